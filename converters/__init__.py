@@ -1,0 +1,1 @@
+"""Program -> artifact, one file per target."""

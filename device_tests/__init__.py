@@ -1,0 +1,1 @@
+"""The device lab: measure artifacts on devices and decide."""

@@ -1,0 +1,1 @@
+"""Device profiles that ship with edgekit."""

@@ -1,0 +1,81 @@
+"""edgekit: compress a trained model once, ship the same integers to every edge runtime, and prove it.
+
+>>> import edgekit as ek
+>>> ek.Recipe.parse_text("int8").name
+'int8'
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgekit.core.artifact import Artifact, ExportOptions
+    from edgekit.core.compressed import Compressed
+    from edgekit.core.contract import QuantizationContract
+    from edgekit.core.errors import EdgekitError
+    from edgekit.core.metric import Metric, agreement, top1
+    from edgekit.core.profile import DeviceProfile
+    from edgekit.core.recipe import Quantize, Recipe
+    from edgekit.core.task import Task, load_task
+    from edgekit.core.validation import ValidationReport
+    from edgekit.pipeline import compress, export, validate
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Artifact": "core.artifact",
+    "Compressed": "core.compressed",
+    "DeviceProfile": "core.profile",
+    "EdgekitError": "core.errors",
+    "ExportOptions": "core.artifact",
+    "Metric": "core.metric",
+    "QuantizationContract": "core.contract",
+    "Quantize": "core.recipe",
+    "Recipe": "core.recipe",
+    "Task": "core.task",
+    "ValidationReport": "core.validation",
+    "agreement": "core.metric",
+    "compress": "pipeline",
+    "export": "pipeline",
+    "load_task": "core.task",
+    "top1": "core.metric",
+    "validate": "pipeline",
+}
+
+__all__ = [
+    "Artifact",
+    "Compressed",
+    "DeviceProfile",
+    "EdgekitError",
+    "ExportOptions",
+    "Metric",
+    "QuantizationContract",
+    "Quantize",
+    "Recipe",
+    "Task",
+    "ValidationReport",
+    "__version__",
+    "agreement",
+    "compress",
+    "export",
+    "load_task",
+    "top1",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its home on first use (PEP 562)."""
+    if name not in _HOMES:
+        if name in {"runtimes", "converters", "core", "report"}:
+            return importlib.import_module(f"edgekit.{name}")
+        raise AttributeError(f"module 'edgekit' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"edgekit.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Model -> smaller model."""

@@ -1,0 +1,97 @@
+"""A file for one target, and everything needed to use it and to trust it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekit.core.contract import ContractReport
+from edgekit.core.errors import IntegrityError
+from edgekit.core.files import sha256
+from edgekit.core.model import Record
+from edgekit.core.tensors import TensorSpec
+
+__all__ = ["Artifact", "ExportOptions"]
+
+
+class ExportOptions(Record):
+    """Choices an export can make; each converter ignores what does not concern it.
+
+    Args:
+        integer_io: Model inputs and outputs are the contract's integers instead of float32 (TFLite, ONNX).
+        activation_type: Integer type of activations in ONNX: ``uint8`` is what ONNX Runtime's x86 kernels want
+            (MLAS has no VNNI path for signed activations), ``int8`` keeps the contract's own. Same real numbers.
+        minimum_ios_version: Lowest iOS the Core ML package must load on (15 to 18; int8 needs 17).
+        compute_precision: Core ML's precision for what is not integer.
+    """
+
+    integer_io: bool = False
+    activation_type: Literal["uint8", "int8"] = "uint8"
+    minimum_ios_version: Literal[15, 16, 17, 18] = 17
+    compute_precision: Literal["float16", "float32"] = "float32"
+
+
+class Artifact(Record):
+    """A file (or package folder) for one target.
+
+    Args:
+        target: ``"onnx"``, ``"tflite"``, ``"coreml"`` or ``"torch"`` (the compressed program itself).
+        path: The file or package folder; relative to the record's own folder when stored.
+        sha256: Digest of the file, or of the package folder's contents.
+        size_bytes: Size of what ships: the file, or all files of the package.
+        precision: ``"int8"`` or ``"float32"``: the recipe's, not a guess from the bytes.
+        inputs: Inputs as the runtime wants them.
+        outputs: Outputs as the runtime returns them.
+        labels: Class names, where the task has them.
+        preprocessing: The task's own preprocessing description, passed through.
+        contract_report: What became of every contract entry, read back from the bytes.
+        companions: Other files made with it: name -> path (e.g. ``"ort"`` and its operator config).
+        versions: Tool versions that made it.
+        options: The export options used.
+        notes: What a user should know (ops that stayed float, fallbacks taken).
+    """
+
+    schema_version: Literal[1] = 1
+    target: str
+    path: Path
+    sha256: str
+    size_bytes: int
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...] = ()
+    preprocessing: dict[str, Any] = {}
+    contract_report: ContractReport = ContractReport()
+    companions: dict[str, Path] = {}
+    versions: dict[str, str] = {}
+    options: ExportOptions = ExportOptions()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """``"onnx"`` for the compressed artifact, ``"onnx-float32"`` for the float baseline beside it."""
+        return self.target if self.precision != "float32" else f"{self.target}-float32"
+
+    def save(self, folder: Path) -> None:
+        """Write ``artifact.json`` into ``folder``, with paths relative to it."""
+        relative = {name: path.relative_to(folder) for name, path in self.companions.items()}
+        self.replace(path=self.path.relative_to(folder), companions=relative).write_json(folder / "artifact.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> Artifact:
+        """Read ``artifact.json`` and check that the file still is what was recorded.
+
+        Raises:
+            IntegrityError: The file is missing, or its digest differs.
+        """
+        record = cls.read_json(folder / "artifact.json")
+        path = folder / record.path
+        if not path.exists():
+            raise IntegrityError(f"{path} is missing, though {folder / 'artifact.json'} names it. Export again.")
+        found = sha256(path)
+        if found != record.sha256:
+            raise IntegrityError(
+                f"{path} has sha256 {found[:16]}…, but {record.sha256[:16]}… was recorded when it was made."
+                " The file was changed or damaged; export again."
+            )
+        return record.replace(path=path, companions={name: folder / p for name, p in record.companions.items()})

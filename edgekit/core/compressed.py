@@ -1,0 +1,183 @@
+"""The result of compress: one program with folded integers, its contract, and what was done to get there.
+
+On disk a folder::
+
+    compressed/
+      compressed.json    everything below :class:`CompressedRecord`
+      contract.json      the quantization contract
+      program.pt2        the compressed ExportedProgram (Q/DQ nodes, integer weights)
+      float.pt2          the captured float program it came from
+      golden.npz         a few calibration inputs and the compressed program's answers
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgekit.core.contract import QuantizationContract
+from edgekit.core.errors import IntegrityError
+from edgekit.core.files import sha256, writing_folder
+from edgekit.core.model import Record
+from edgekit.core.recipe import Recipe
+from edgekit.core.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from edgekit.core.tensors import Array
+
+__all__ = ["Compressed", "CompressedRecord", "Golden", "StepRecord"]
+
+
+class StepRecord(Record):
+    """What one step did and measured.
+
+    Args:
+        kind: The step's kind, or ``"capture"``.
+        summary: One sentence for a person.
+        seconds: Wall time.
+        cpu_seconds: CPU time of the process.
+        details: Numbers worth keeping, by name.
+    """
+
+    kind: str
+    summary: str
+    seconds: float
+    cpu_seconds: float
+    details: dict[str, Any] = {}
+
+
+class CompressedRecord(Record):
+    """The part of a :class:`Compressed` that is plain data."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    recipe: dict[str, Any]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...] = ()
+    preprocessing: dict[str, Any] = {}
+    seed: int = 0
+    history: tuple[StepRecord, ...] = ()
+    versions: dict[str, str] = {}
+    sha256: dict[str, str] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """A few inputs and the compressed program's outputs for them.
+
+    Args:
+        inputs: Input name -> ``[S, *shape]``: ``S`` samples, each with the program's full (batched) shape.
+        outputs: Output name -> ``[S, *shape]``.
+    """
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compressed:
+    """One program, one contract, one history.
+
+    Args:
+        program: The compressed program: float32 in and out, Q/DQ nodes inside, weights folded to integers.
+        float_program: The captured float program.
+        contract: The quantization contract; empty for the recipe ``none``.
+        record: Names, shapes, history.
+        golden: Inputs and outputs for parity checks.
+        folder: Where it is saved, if it is.
+    """
+
+    program: ExportedProgram
+    float_program: ExportedProgram
+    contract: QuantizationContract
+    record: CompressedRecord
+    golden: Golden
+    folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the task it was made from."""
+        return self.record.name
+
+    @property
+    def precision(self) -> str:
+        """``"int8"`` where the contract has integers, else ``"float32"``."""
+        return "int8" if self.contract.entries else "float32"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The plan that was carried out."""
+        return Recipe.from_data(self.record.recipe, source=f"recipe of '{self.name}'")
+
+    def save(self, folder: Path) -> Compressed:
+        """Write the folder, whole or not at all, and return a copy that knows where it lies.
+
+        Raises:
+            OutputError: The disk is full, or the place cannot be written.
+        """
+        import numpy as np
+
+        from edgekit.core.program import save_program
+
+        with writing_folder(folder) as temporary:
+            save_program(self.program, temporary / "program.pt2")
+            save_program(self.float_program, temporary / "float.pt2")
+            self.contract.write_json(temporary / "contract.json")
+            golden = {f"inputs/{name}": array for name, array in self.golden.inputs.items()}
+            golden |= {f"outputs/{name}": array for name, array in self.golden.outputs.items()}
+            np.savez(temporary / "golden.npz", **golden)  # type: ignore[arg-type]  # numpy types **kwds as bool
+            digests = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+            record = self.record.replace(sha256=digests)
+            record.write_json(temporary / "compressed.json")
+        return dataclasses.replace(self, record=record, folder=folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Compressed:
+        """Read a folder written by :meth:`save`, checking every file's digest first.
+
+        Raises:
+            IntegrityError: A file is missing or is not what was recorded.
+        """
+        from edgekit.core.program import load_program
+
+        record = read_record(folder)
+        return cls(
+            program=load_program(folder / "program.pt2"),
+            float_program=load_program(folder / "float.pt2"),
+            contract=QuantizationContract.read_json(folder / "contract.json"),
+            record=record,
+            golden=load_golden(folder),
+            folder=folder,
+        )
+
+
+def read_record(folder: Path) -> CompressedRecord:
+    """Read ``compressed.json`` and check the digest of every file it names.
+
+    Raises:
+        IntegrityError: A file is missing or is not what was recorded.
+    """
+    record = CompressedRecord.read_json(folder / "compressed.json")
+    for name, recorded in record.sha256.items():
+        path = folder / name
+        if not path.is_file():
+            raise IntegrityError(f"{path} is missing, though compressed.json names it. Compress again.")
+        found = sha256(path)
+        if found != recorded:
+            raise IntegrityError(f"{path} has sha256 {found[:16]}…, but compressed.json records {recorded[:16]}…. Compress again.")
+    return record
+
+
+def load_golden(folder: Path) -> Golden:
+    """Read ``golden.npz`` without importing a framework."""
+    import numpy as np
+
+    with np.load(folder / "golden.npz", allow_pickle=False) as stored:
+        inputs = {key.removeprefix("inputs/"): stored[key] for key in stored.files if key.startswith("inputs/")}
+        outputs = {key.removeprefix("outputs/"): stored[key] for key in stored.files if key.startswith("outputs/")}
+    return Golden(inputs=inputs, outputs=outputs)

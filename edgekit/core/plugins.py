@@ -1,0 +1,148 @@
+"""The contracts between the frame and its parts: converters, runtimes, transports, steps.
+
+Each is an entry point in a group of its own (``edgekit.converters`` ...); built-ins use the same groups. An entry point
+names an object whose module imports no framework: attributes say what it needs, methods import on use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from edgekit.core.artifact import Artifact, ExportOptions
+from edgekit.core.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from edgekit.core.compressed import Compressed, StepRecord
+    from edgekit.core.contract import QuantizationContract
+    from edgekit.core.recipe import Step
+    from edgekit.core.task import Task
+    from edgekit.core.tensors import Array
+
+__all__ = ["Converter", "Framework", "Progress", "Runtime", "Session", "StepRunner", "Transport", "silent"]
+
+Progress = Callable[[str, int, int | None], None]
+"""``progress(what, done, total)``: called as long work advances; ``total`` is None where it is not known."""
+
+
+def silent(what: str, done: int, total: int | None) -> None:
+    """A :data:`Progress` that shows nothing."""
+
+
+class Framework(Protocol):
+    """What a part needs to be there, as data that can be read without importing it."""
+
+    name: str
+    """Name in its entry-point group: the target's (``"onnx"``) or the runtime's (``"onnxruntime"``)."""
+    extra: str
+    """Packaging extra that brings its dependencies."""
+    modules: tuple[str, ...]
+    """Top-level modules it imports; one that cannot be found means the extra is not installed."""
+    hides: tuple[str, ...]
+    """Modules its worker must not import, for speed and against conflicts."""
+
+
+@runtime_checkable
+class Converter(Framework, Protocol):
+    """Program -> artifact for one target. Called in a worker process."""
+
+    def convert(self, compressed: Compressed, *, output: Path, options: ExportOptions) -> Artifact:
+        """Write the target's file into the empty folder ``output`` and say what became of every contract entry.
+
+        Raises:
+            UnsupportedOpError: Names the operator, its layer and what to do.
+            ConversionError: The framework refused the program.
+        """
+        ...
+
+
+@runtime_checkable
+class Session(Protocol):
+    """A loaded model."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """One inference: arrays by input name, exactly of the specs' shapes and dtypes -> arrays by output name.
+
+        Raises:
+            DataError: A name, shape or dtype is wrong.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
+
+
+@runtime_checkable
+class Runtime(Framework, Protocol):
+    """Artifact + inputs -> outputs."""
+
+    target: str
+    """The converter whose artifacts it runs."""
+
+    def version(self) -> str:
+        """Version of the installed runtime."""
+        ...
+
+    def load(self, path: Path, *, threads: int = 1, options: Mapping[str, Any] | None = None) -> Session:
+        """Load a model file.
+
+        Raises:
+            IntegrityError: The file is not one the runtime can read.
+            UnsupportedOpError: It holds an operator the runtime cannot run.
+        """
+        ...
+
+    def replay_layers(
+        self, artifact: Artifact, contract: QuantizationContract, recorded: Mapping[str, Array], *, threads: int = 1
+    ) -> dict[str, Array]:
+        """Run every quantized layer of the artifact's own file alone, fed the compressed program's integers.
+
+        Args:
+            artifact: An int8 artifact whose contract report names the tensor of each entry.
+            contract: The contract it was made from.
+            recorded: Activation entry -> the program's integers ``[S, *entry.shape]``, on the contract's grid.
+            threads: Threads the runtime may use.
+
+        Returns:
+            Activation entry -> the layer's own integers, same shape and grid, for every entry (but inputs) that
+            the file computes.
+        """
+        ...
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """How files and commands reach one device."""
+
+    def facts(self) -> dict[str, str]:
+        """Processor, architecture, cores, memory, operating system, clock governor: what the device says of itself."""
+        ...
+
+    def run_agent(self, job: Path, *, timeout_s: float, log: Path | None = None) -> None:
+        """Execute the job folder's ``job.json`` on the device and bring ``result.json`` and arrays back into it.
+
+        Raises:
+            DeviceError: The device was lost.
+            WorkerError: The agent crashed, or ran out of time or memory.
+        """
+        ...
+
+    def close(self) -> None:
+        """Leave nothing running on the device."""
+        ...
+
+
+@runtime_checkable
+class StepRunner(Protocol):
+    """Carries out one kind of step."""
+
+    config: type[Step]
+
+    def __call__(self, state: Compressed, *, step: Step, task: Task, progress: Progress) -> tuple[Compressed, StepRecord]:
+        """Return the next state and what was done; never change ``state``."""
+        ...

@@ -1,0 +1,87 @@
+"""A device profile: what the device is, how to reach it, which runtimes it has, and what is asked of it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import pydantic
+
+from edgekit.core.errors import EdgekitError, ProfileError
+from edgekit.core.measurement import Evidence
+from edgekit.core.model import Record
+
+__all__ = ["Budgets", "DeviceProfile", "Hardware", "RuntimeChoice", "Tolerances"]
+
+
+class Hardware(Record):
+    """Facts about the device. ``None`` means: ask the device."""
+
+    processor: str | None = None
+    architecture: str | None = None
+    core_count: int | None = None
+    memory_bytes: int | None = None
+
+
+class RuntimeChoice(Record):
+    """Which runtime executes a target's artifacts on this device.
+
+    Args:
+        runtime: Name in the ``edgekit.runtimes`` entry-point group, e.g. ``"onnxruntime"``.
+        evidence: What a number from it rests on. A reference executor's is never ``measured``.
+        options: Passed to the runtime's ``load``.
+    """
+
+    runtime: str
+    evidence: Evidence = Evidence.MEASURED
+    options: dict[str, str | int | float | bool] = {}
+
+
+class Budgets(Record):
+    """The most that is allowed; ``None`` means no limit. Checked only against ``measured`` numbers, but for size."""
+
+    latency_p90_ms: float | None = pydantic.Field(default=None, gt=0)
+    load_time_ms: float | None = pydantic.Field(default=None, gt=0)
+    peak_memory_bytes: int | None = pydantic.Field(default=None, gt=0)
+    size_bytes: int | None = pydantic.Field(default=None, gt=0)
+    slowdown_ratio: float | None = pydantic.Field(default=None, gt=0)
+    """Latency of the compressed artifact over the float artifact of the same target."""
+
+
+class Tolerances(Record):
+    """How far an artifact may be from what it was made from.
+
+    Args:
+        metric_drop_points: Loss of the task metric against float, in points (hundredths); the 95 % upper bound of the paired
+            difference must lie below it.
+        layer_steps: Largest difference in output quantization steps of any layer fed the program's own integers.
+        layer_within_share: Share of all layer outputs that must lie within ``layer_steps``.
+    """
+
+    metric_drop_points: float = pydantic.Field(default=1.0, ge=0)
+    layer_steps: int = pydantic.Field(default=1, ge=0)
+    layer_within_share: float = pydantic.Field(default=1.0, gt=0, le=1)
+
+
+class DeviceProfile(Record):
+    """One device, as a TOML file describes it.
+
+    Args:
+        name: Short name used on the command line.
+        title: What a person would call it.
+        transport: Name in the ``edgekit.transports`` entry-point group.
+        runtimes: Target name -> runtime.
+        threads: Threads each runtime may use.
+    """
+
+    error: ClassVar[type[EdgekitError]] = ProfileError
+
+    schema_version: Literal[1] = 1
+    name: str
+    title: str
+    transport: str = "local"
+    hardware: Hardware = Hardware()
+    runtimes: dict[str, RuntimeChoice]
+    threads: int = pydantic.Field(default=1, ge=1)
+    timeout_s: float = pydantic.Field(default=600.0, gt=0)
+    budgets: Budgets = Budgets()
+    tolerances: Tolerances = Tolerances()

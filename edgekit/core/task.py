@@ -1,0 +1,242 @@
+"""What the user brings: a model, data, and how to tell good answers from bad ones.
+
+One Python file defines a module-level ``task`` (a :class:`Task`, or a function that returns one);
+the command line and notebooks use the same object::
+
+    task = edgekit.Task(
+        name="digits",
+        model=build_model,                      # nn.Module, or a function that returns one
+        example_inputs=np.zeros((1, 1, 8, 8), np.float32),
+        calibration=load_calibration,           # iterable of input batches, or a function that returns one
+        evaluation=load_evaluation,             # iterable of (inputs, targets), or a function
+        labels=[str(digit) for digit in range(10)],
+    )
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.core.errors import DataError, TaskError
+from edgekit.core.metric import Metric, top1
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgekit.core.tensors import Array
+
+    Batch = Array | torch.Tensor | Sequence[Any] | Mapping[str, Any]
+    Batches = Iterable[Any] | Callable[[], Iterable[Any]]
+
+__all__ = ["Task", "load_task"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A model with the data that judges it.
+
+    Args:
+        name: Short name; names the run and the artifacts.
+        model: An ``nn.Module`` or a function without arguments that returns one. It is put into eval mode.
+        example_inputs: One batch, with the batch axis first: an array or tensor for one input, a tuple for
+            several, or a dict by argument name. Its shapes and dtypes are those of the exported model.
+        calibration: Unlabelled input batches (any batch size) that look like what the device will see.
+        evaluation: ``(inputs, targets)`` batches (any batch size) that were used neither for training nor for
+            calibration. ``targets`` may be None for metrics that compare with the float model.
+        metric: How outputs are scored, one score a sample.
+        labels: Class names in output order.
+        preprocessing: Description of what happens to raw data before the model, passed through to the artifact.
+        seed: Seeds Python, numpy and torch before the model is built.
+        source: File the task was read from; set by :func:`load_task`.
+    """
+
+    name: str
+    model: torch.nn.Module | Callable[[], torch.nn.Module]
+    example_inputs: Batch
+    calibration: Batches | None = None
+    evaluation: Batches | None = None
+    metric: Metric = top1
+    labels: Sequence[str] = ()
+    preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    source: Path | None = None
+
+    def build_model(self) -> torch.nn.Module:
+        """The model in eval mode, built once and kept.
+
+        Raises:
+            TaskError: The factory failed, or returned something else.
+        """
+        import torch
+
+        built: torch.nn.Module | None = self.__dict__.get("_built")
+        if built is not None:
+            return built
+        self.seed_everything()
+        model: Any = self.model
+        if not isinstance(model, torch.nn.Module):
+            if not callable(model):
+                raise TaskError(f"Task '{self.name}': model is a {type(model).__name__}; give an nn.Module or a function that returns one.")
+            try:
+                model = model()
+            except Exception as reason:
+                raise TaskError(f"Task '{self.name}': building the model failed. {_own_line(reason)}") from reason
+            if not isinstance(model, torch.nn.Module):
+                raise TaskError(f"Task '{self.name}': the model function returned a {type(model).__name__}, not an nn.Module.")
+        model = model.eval()
+        object.__setattr__(self, "_built", model)
+        return model
+
+    def seed_everything(self) -> None:
+        """Seed Python, numpy and torch with :attr:`seed`."""
+        import random
+
+        import numpy as np
+        import torch
+
+        random.seed(self.seed)
+        np.random.seed(self.seed)  # noqa: NPY002  the user's code may draw from the global generator
+        torch.manual_seed(self.seed)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the model's inputs: the dict's keys, or the parameters of ``forward``."""
+        if isinstance(self.example_inputs, Mapping):
+            return tuple(self.example_inputs)
+        count = len(self.example_inputs) if isinstance(self.example_inputs, tuple | list) else 1
+        names = [
+            name
+            for name, parameter in inspect.signature(self.build_model().forward).parameters.items()
+            if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+        ]
+        if len(names) < count:
+            names = [f"input_{index}" for index in range(count)]
+        return tuple(names[:count])
+
+    def named_inputs(self, batch: Any) -> dict[str, Array]:
+        """A batch as arrays by input name."""
+        import numpy as np
+
+        names = self.input_names
+        if isinstance(batch, Mapping):
+            if set(batch) != set(names):
+                raise DataError(f"Task '{self.name}': a batch has inputs {sorted(batch)}, the model takes {sorted(names)}.")
+            return {name: np.asarray(batch[name]) for name in names}
+        parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+        if len(parts) != len(names):
+            raise DataError(f"Task '{self.name}': a batch has {len(parts)} inputs, the model takes {len(names)} ({', '.join(names)}).")
+        return {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
+
+    def calibration_batches(self) -> Iterator[dict[str, Array]]:
+        """Calibration inputs, each batch checked.
+
+        Raises:
+            DataError: No data, a wrong shape or dtype, NaN or infinity.
+        """
+        return self._checked(self.calibration, "calibration", labelled=False)
+
+    def evaluation_batches(self) -> Iterator[tuple[dict[str, Array], Array | None]]:
+        """Evaluation inputs and targets, each batch checked.
+
+        Raises:
+            DataError: No data, a wrong shape or dtype, NaN or infinity.
+        """
+        return self._checked(self.evaluation, "evaluation", labelled=True)
+
+    def _checked(self, data: Batches | None, what: str, *, labelled: bool) -> Iterator[Any]:
+        import numpy as np
+
+        if data is None:
+            raise DataError(f"Task '{self.name}' has no {what} data. Give Task(..., {what}=...) an iterable or a function.")
+        expected = self.named_inputs(self.example_inputs)
+        index = -1
+        for index, batch in enumerate(data() if callable(data) else data):
+            if labelled:
+                if not isinstance(batch, tuple | list) or len(batch) != 2:
+                    raise DataError(f"Task '{self.name}': {what} batch {index} is not a pair (inputs, targets).")
+                inputs = self.named_inputs(batch[0])
+                _check_batch(inputs, expected, f"Task '{self.name}': {what} batch {index}")
+                yield inputs, None if batch[1] is None else np.asarray(batch[1])
+            else:
+                inputs = self.named_inputs(batch)
+                _check_batch(inputs, expected, f"Task '{self.name}': {what} batch {index}")
+                yield inputs
+        if index < 0:
+            raise DataError(f"Task '{self.name}': the {what} data is empty: it yielded no batch. Check the path it loads from.")
+
+
+def load_task(path: str | Path) -> Task:
+    """Execute a task file and return its task.
+
+    Args:
+        path: ``file.py`` (defines ``task``) or ``file.py:name``.
+
+    Raises:
+        TaskError: The file is missing, does not run, or defines no task.
+    """
+    text, _, name = str(path).partition(".py:")
+    file = Path(text + ".py") if name else Path(text)
+    name = name or "task"
+    if not file.is_file():
+        raise TaskError(f"Task file {file} does not exist. Give the path of a Python file that defines 'task = edgekit.Task(...)'.")
+    found = getattr(_execute(file), name, None)
+    if callable(found) and not isinstance(found, Task):
+        found = found()
+    if not isinstance(found, Task):
+        what = f"'{name}' is a {type(found).__name__}" if found is not None else f"it defines no '{name}'"
+        raise TaskError(f"{file}: {what}. Add '{name} = edgekit.Task(model=..., example_inputs=...)' at module level.")
+    return dataclasses.replace(found, source=file.resolve())
+
+
+def _execute(file: Path) -> Any:
+    module_name = f"edgekit_task_{file.resolve().parent.name}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
+        raise TaskError(f"{file} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as reason:
+        raise TaskError(f"{reason.filename}:{reason.lineno}: syntax error: {reason.msg}: {(reason.text or '').strip()}") from reason
+    except Exception as reason:
+        if isinstance(reason, TaskError | DataError):
+            raise
+        raise TaskError(f"Task file {file} failed. {_own_line(reason, file)}") from reason
+    finally:
+        sys.path.remove(str(file.resolve().parent))
+    return module
+
+
+def _own_line(reason: BaseException, file: Path | None = None) -> str:
+    """``Type: message (file:line: code)`` for the innermost frame in the user's code."""
+    frames = traceback.extract_tb(reason.__traceback__)
+    own = [f for f in frames if (file and Path(f.filename).resolve() == file.resolve()) or "edgekit_task" in f.filename]
+    frame = (own or frames)[-1]
+    return f"{type(reason).__name__}: {reason} ({frame.filename}:{frame.lineno}: {frame.line})"
+
+
+def _check_batch(inputs: Mapping[str, Array], expected: Mapping[str, Array], where: str) -> None:
+    import numpy as np
+
+    counts = {array.shape[0] if array.ndim else 0 for array in inputs.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise DataError(f"{where}: inputs have {sorted(counts)} samples; each needs the same number, at least one.")
+    for name, array in inputs.items():
+        want = expected[name]
+        if array.shape[1:] != want.shape[1:] or array.dtype != want.dtype:
+            raise DataError(
+                f"{where}: input '{name}' is {array.dtype} {list(array.shape)}, but example_inputs says"
+                f" {want.dtype} {['N', *want.shape[1:]]}."
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int((~np.isfinite(array)).sum())
+            raise DataError(f"{where}: input '{name}' holds {bad} values that are NaN or infinite. Clean the data first.")

@@ -1,0 +1,91 @@
+"""What a tensor at the edge of a model looks like, and how numbers become integers and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgekit.core.errors import DataError, nearest
+from edgekit.core.model import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Arrays = Mapping[str, Array]
+
+__all__ = ["DType", "TensorSpec", "check_inputs", "dequantize", "quantize"]
+
+DType = Literal["bool", "int4", "int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64"]
+
+
+class TensorSpec(Record):
+    """One input or output of a model.
+
+    Args:
+        name: Name the runtime knows it by.
+        shape: Sizes with the batch first, e.g. ``(1, 3, 224, 224)`` for ``[N, C, H, W]``.
+        dtype: Element type as numpy spells it.
+        scale: For integer I/O: real = ``scale * (integer - zero_point)``.
+        zero_point: For integer I/O.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+def quantize(
+    values: Array, *, scale: float, zero_point: int, minimum: int = -128, maximum: int = 127, dtype: str = "int8"
+) -> Array:
+    """Round ``values / scale`` half to even, add the zero point, saturate.
+
+    The division is done as a multiplication by the float32 reciprocal, as
+    ``quantized_decomposed.quantize_per_tensor`` does, so the integers are the same.
+
+    >>> import numpy as np
+    >>> quantize(np.array([0.0, 0.5, 9.0], np.float32), scale=0.5, zero_point=-3, maximum=10)
+    array([-3, -2, 10], dtype=int8)
+    """
+    import numpy as np
+
+    inverse = np.float32(1.0) / np.float32(scale)
+    steps = np.rint(np.asarray(values, np.float32) * inverse) + zero_point
+    return np.clip(steps, minimum, maximum).astype(dtype)
+
+
+def dequantize(integers: Array, *, scale: float, zero_point: int) -> NDArray[np.float32]:
+    """Real values ``scale * (integer - zero_point)`` as float32.
+
+    >>> import numpy as np
+    >>> dequantize(np.array([-3, -1], np.int8), scale=0.5, zero_point=-3)
+    array([0., 1.], dtype=float32)
+    """
+    import numpy as np
+
+    centred = np.asarray(integers, np.int32) - np.int32(zero_point)
+    return centred.astype(np.float32) * np.float32(scale)
+
+
+def check_inputs(inputs: Arrays, specs: tuple[TensorSpec, ...]) -> None:
+    """Refuse inputs whose names, shapes or dtypes are not those of ``specs``.
+
+    Raises:
+        DataError: Names what was found and what the model expects.
+    """
+    known = [spec.name for spec in specs]
+    for name in inputs:
+        if name not in known:
+            raise DataError(f"The model has no input '{name}'; its inputs are {known}.{nearest(name, known)}")
+    for spec in specs:
+        if spec.name not in inputs:
+            raise DataError(f"Input '{spec.name}' is missing; the model expects {known}, got {list(inputs)}.")
+        array = inputs[spec.name]
+        if tuple(array.shape) != spec.shape or str(array.dtype) != spec.dtype:
+            raise DataError(
+                f"Input '{spec.name}' is {array.dtype} {list(array.shape)}, but the model expects"
+                f" {spec.dtype} {list(spec.shape)}."
+            )

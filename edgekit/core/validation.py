@@ -1,0 +1,184 @@
+"""What validating artifacts on devices found. The device lab writes these records, the report reads them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgekit.core.artifact import Artifact
+from edgekit.core.compressed import CompressedRecord
+from edgekit.core.contract import QuantizationContract
+from edgekit.core.measurement import Evidence, Measurement
+from edgekit.core.model import Record
+from edgekit.core.profile import DeviceProfile
+from edgekit.core.verdict import Verdict
+
+__all__ = ["ArtifactResult", "DeviceResult", "LayerParity", "MetricResult", "OutputParity", "Spread", "ValidationReport"]
+
+
+class LayerParity(Record):
+    """One quantized layer, fed the compressed program's own integers, against the program's own answer.
+
+    Args:
+        entry: Contract entry of the layer's output.
+        value_count: Integers compared.
+        exact_share: Share that is equal.
+        within_one_share: Share within one quantization step.
+        largest_steps: Largest difference, in output quantization steps.
+    """
+
+    entry: str
+    op: str
+    value_count: int
+    exact_share: float
+    within_one_share: float
+    largest_steps: int
+
+
+class OutputParity(Record):
+    """An artifact's outputs against the compressed program's on the golden inputs, end to end.
+
+    Args:
+        output: Output name.
+        snr_db: Signal-to-noise ratio; None where the outputs are identical.
+        largest_difference: Largest absolute difference in the output's own unit.
+        largest_steps: The same in steps of the output's quantization; None for float outputs.
+        exact_share: Share of equal values.
+    """
+
+    output: str
+    snr_db: float | None
+    largest_difference: float
+    largest_steps: int | None
+    exact_share: float
+
+
+class MetricResult(Record):
+    """The task metric in the artifact's own runtime, over the whole evaluation set, paired with float.
+
+    Args:
+        name: The metric's name.
+        value: Mean score of the artifact.
+        float_value: Mean score of the float program on the same samples.
+        sample_count: Evaluation samples.
+        drop_points: ``100 * (float_value - value)``.
+        drop_interval: 95 % interval of the drop (paired bootstrap), points.
+        flip_count: Samples whose decision differs from float's; None where outputs are no decisions.
+        gained: Samples wrong in float and right here.
+        lost: Samples right in float and wrong here.
+        p_value: Exact McNemar test of gained against lost, two-sided; None for scores that are not 0 or 1.
+    """
+
+    name: str
+    value: float
+    float_value: float
+    sample_count: int
+    drop_points: float
+    drop_interval: tuple[float, float]
+    flip_count: int | None = None
+    gained: int | None = None
+    lost: int | None = None
+    p_value: float | None = None
+
+
+class Spread(Record):
+    """How far two executors of the same integers are from each other, end to end over the evaluation set.
+
+    Args:
+        first: Target (runtime) name, or ``"torch"`` for the compressed program.
+        second: Likewise.
+        snr_db: Signal-to-noise ratio between their outputs; None where identical.
+        identical_share: Share of output values that are equal.
+        disagreement_share: Share of samples whose decision differs; None where outputs are no decisions.
+        sample_count: Samples compared.
+    """
+
+    first: str
+    second: str
+    snr_db: float | None
+    identical_share: float
+    disagreement_share: float | None
+    sample_count: int
+
+
+class ArtifactResult(Record):
+    """Everything found about one artifact in one runtime on one device.
+
+    Args:
+        runtime: Runtime name, e.g. ``"onnxruntime"``.
+        runtime_version: Its version, or what stands for one.
+        evidence: What every number in here rests on.
+        measurements: Latency, CPU time, load time, peak memory, size.
+        outputs: End-to-end parity on the golden inputs.
+        layers: Layer parity; empty for float artifacts.
+        metric: The task metric; None where the task has no evaluation data.
+        failure: Why the artifact could not be run (then the rest is empty).
+    """
+
+    artifact: Artifact
+    runtime: str
+    runtime_version: str = ""
+    evidence: Evidence
+    measurements: tuple[Measurement, ...] = ()
+    outputs: tuple[OutputParity, ...] = ()
+    layers: tuple[LayerParity, ...] = ()
+    metric: MetricResult | None = None
+    failure: str = ""
+
+    def measurement(self, name: str) -> Measurement | None:
+        """The measurement called ``name``, if it was taken."""
+        return next((m for m in self.measurements if m.name == name), None)
+
+
+class DeviceResult(Record):
+    """One device: its profile, its facts, each artifact's result, the spread between them, the verdict."""
+
+    profile: DeviceProfile
+    facts: dict[str, str] = {}
+    results: tuple[ArtifactResult, ...]
+    spreads: tuple[Spread, ...] = ()
+    verdict: Verdict
+    seconds: float = 0.0
+
+
+class LayerError(Record):
+    """Quantization error of one activation: the compressed program's value against the float program's.
+
+    Args:
+        entry: Contract entry.
+        inherited_snr_db: Signal-to-noise ratio in the running compressed program (error of all layers before it included);
+            None where there is no noise.
+    """
+
+    entry: str
+    inherited_snr_db: float | None
+
+
+class ValidationReport(Record):
+    """The whole story of one run, ready to be rendered.
+
+    Args:
+        created: ISO 8601, UTC.
+        compressed: Names, shapes, recipe, history.
+        contract: The quantization contract.
+        artifacts: All exported artifacts, by the order of export.
+        layer_errors: Quantization error per layer on the golden inputs.
+        devices: Results by device.
+        environment: Tool versions and host facts.
+    """
+
+    schema_version: Literal[1] = 1
+    created: str
+    compressed: CompressedRecord
+    contract: QuantizationContract
+    artifacts: tuple[Artifact, ...]
+    layer_errors: tuple[LayerError, ...] = ()
+    devices: tuple[DeviceResult, ...] = ()
+    environment: dict[str, str] = {}
+
+    @property
+    def verdict(self) -> str:
+        """``SHIP`` if every device ships, ``BLOCK`` if one blocks, else ``INCONCLUSIVE``."""
+        decisions = {device.verdict.decision.value for device in self.devices}
+        if "BLOCK" in decisions:
+            return "BLOCK"
+        return "SHIP" if decisions == {"SHIP"} else "INCONCLUSIVE"

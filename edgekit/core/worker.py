@@ -1,0 +1,155 @@
+"""Heavy or crash-prone work in a process of its own: a crash there is an error message here.
+
+The child is ``python -m edgekit.core.worker JOB``: it hides the modules it must not import, calls one function with
+JSON arguments, and writes one JSON answer. Its output goes to a log file. The parent enforces time and
+memory limits and ends the child's whole process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from edgekit.core import errors
+from edgekit.core.errors import EdgekitError, MissingExtraError, WorkerError
+from edgekit.core.files import write_text
+
+__all__ = ["call"]
+
+_POLL_S = 0.02
+
+
+def call(
+    function: str,
+    arguments: Mapping[str, Any],
+    *,
+    what: str,
+    hides: tuple[str, ...] = (),
+    timeout_s: float = 900.0,
+    memory_bytes: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
+) -> Any:
+    """Call ``package.module:function`` in a new process and return its JSON answer.
+
+    Args:
+        function: The function, ``"package.module:name"``; called with ``arguments`` as keywords.
+        arguments: JSON values.
+        what: The work in words, for error messages: ``"converting to onnx"``.
+        hides: Modules that must not be importable in the child.
+        timeout_s: Wall-clock limit, seconds.
+        memory_bytes: Limit on the resident memory of the child and its children.
+        environment: Variables added to the child's environment.
+        log: File its output is appended to; a temporary one where None.
+
+    Raises:
+        EdgekitError: Whatever edgekit error the function raised.
+        WorkerError: The child crashed, or exceeded a limit.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekit-worker-") as scratch:
+        job, answer = Path(scratch, "job.json"), Path(scratch, "answer.json")
+        write_text(job, json.dumps({"function": function, "arguments": dict(arguments), "hides": hides, "answer": str(answer)}))
+        log = log or Path(scratch, "log.txt")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            output.write(f"\n--- {what} ---\n".encode())
+            output.flush()
+            start = output.tell()
+            code = _run(job, what, output, timeout_s=timeout_s, memory_bytes=memory_bytes, environment=environment)
+        if not answer.exists():
+            raise WorkerError(f"The worker {what} {_death(code)}. Last words: {_last_words(log, start)}")
+        return _unpack(json.loads(answer.read_text(encoding="utf-8")), what)
+
+
+def _run(
+    job: Path, what: str, output: IO[bytes], *, timeout_s: float, memory_bytes: int | None, environment: Mapping[str, str] | None
+) -> int:
+    command = [sys.executable, "-m", "edgekit.core.worker", str(job)]
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=variables, start_new_session=True
+    )
+    deadline = time.monotonic() + timeout_s
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=_POLL_S if memory_bytes else min(1.0, max(0.0, deadline - time.monotonic())))
+            if time.monotonic() >= deadline:
+                raise WorkerError(f"The worker {what} ran longer than {timeout_s:.0f} s and was stopped.")
+            if memory_bytes and (used := _resident_bytes(process.pid)) > memory_bytes:
+                raise WorkerError(
+                    f"The worker {what} used {used / 2**20:.0f} MiB, more than its limit of {memory_bytes / 2**20:.0f} MiB, and was stopped."
+                )
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _resident_bytes(pid: int) -> int:
+    import psutil
+
+    try:
+        parent = psutil.Process(pid)
+        return sum(p.memory_info().rss for p in [parent, *parent.children(recursive=True)])
+    except psutil.Error:
+        return 0
+
+
+def _death(code: int) -> str:
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with code {code} and no answer"
+
+
+def _last_words(log: Path, start: int) -> str:
+    with log.open("rb") as stream:
+        stream.seek(start)
+        lines = [line for line in stream.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    return " | ".join(lines[-3:]) or "(none)"
+
+
+def _unpack(answer: dict[str, Any], what: str) -> Any:
+    if "value" in answer:
+        return answer["value"]
+    kind, message = answer["error"], answer["message"]
+    if kind == "MissingExtraError":
+        raise MissingExtraError(answer["extra"], module=answer["module"])
+    error_type = getattr(errors, kind, None) if kind in errors.__all__ else None
+    if isinstance(error_type, type) and issubclass(error_type, EdgekitError):
+        raise error_type(message)
+    raise WorkerError(f"The worker {what} failed: {kind}: {message}")
+
+
+def _main(job_path: str) -> None:
+    job = json.loads(Path(job_path).read_text(encoding="utf-8"))
+    for name in job["hides"]:
+        sys.modules[name] = None  # type: ignore[assignment]  # the documented way to make an import fail
+    answer: dict[str, Any]
+    try:
+        module, _, name = job["function"].partition(":")
+        answer = {"value": getattr(importlib.import_module(module), name)(**job["arguments"])}
+    except MissingExtraError as reason:
+        answer = {"error": "MissingExtraError", "message": str(reason), "extra": reason.extra, "module": reason.module}
+    except Exception as reason:
+        traceback.print_exc()
+        answer = {"error": type(reason).__name__, "message": str(reason)}
+    write_text(Path(job["answer"]), json.dumps(answer))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # frameworks' exit handlers can hang or crash after the work is done
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -1,0 +1,73 @@
+"""Name -> part, through entry points. Nothing is imported before it is used.
+
+Built-in parts are declared in edgekit's own ``pyproject.toml``; a plug-in declares the same groups in its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+from typing import Any, cast
+
+from edgekit.core.errors import MissingExtraError, UsageError, nearest
+from edgekit.core.plugins import Converter, Framework, Runtime, StepRunner, Transport
+
+__all__ = ["converter", "missing_module", "names", "require", "runtime", "step_runners", "transport"]
+
+
+
+@functools.cache
+def _group(group: str) -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=f"edgekit.{group}")}
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Names in a group (``converters``, ``runtimes``, ``transports``, ``steps``), without importing any."""
+    return tuple(sorted(_group(group)))
+
+
+def _load(group: str, name: str) -> Any:
+    points = _group(group)
+    if name not in points:
+        raise UsageError(f"Unknown {group.removesuffix('s')} '{name}'; known: {', '.join(sorted(points))}.{nearest(name, points)}")
+    return points[name].load()
+
+
+def converter(name: str) -> Converter:
+    """The converter for a target, e.g. ``"onnx"``."""
+    return cast(Converter, _load("converters", name))
+
+
+def runtime(name: str) -> Runtime:
+    """The runtime called ``name``, e.g. ``"onnxruntime"``."""
+    return cast(Runtime, _load("runtimes", name))
+
+
+def transport(name: str) -> type[Transport]:
+    """The transport class called ``name``, e.g. ``"local"``."""
+    return cast(type[Transport], _load("transports", name))
+
+
+def step_runners() -> dict[str, StepRunner]:
+    """All step runners by kind."""
+    return {name: cast(StepRunner, _load("steps", name)) for name in names("steps")}
+
+
+def missing_module(part: Framework) -> str:
+    """The first module the part needs that is not installed; empty if none is missing."""
+    for module in part.modules:
+        try:
+            found = importlib.util.find_spec(module) is not None
+        except (ImportError, ValueError):
+            found = False
+        if not found:
+            return module
+    return ""
+
+
+def require(part: Framework) -> None:
+    """Raise :class:`MissingExtraError` with the pip command if the part's modules are not installed."""
+    module = missing_module(part)
+    if module:
+        raise MissingExtraError(part.extra, module=module)

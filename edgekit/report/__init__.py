@@ -1,0 +1,1 @@
+"""A validation report as terminal table, HTML page and JSON."""

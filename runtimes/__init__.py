@@ -1,0 +1,1 @@
+"""Artifact + inputs -> outputs, one file per runtime."""

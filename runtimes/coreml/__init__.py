@@ -1,0 +1,1 @@
+"""Core ML: native on macOS, a reference executor elsewhere."""
