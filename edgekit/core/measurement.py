@@ -88,6 +88,7 @@ class Measurement(Record):
         unit: ``"ms"``, ``"bytes"``, ``"points"``, ``"share"`` ...
         evidence: What it rests on; shown wherever the number is shown.
         distribution: The samples behind it, where there are several.
+        interval: 95 % interval of ``value`` where it is an estimate of its own (a ratio); a distribution carries its own.
         note: Anything a reader must know (threads, warm-up, interference).
     """
 
@@ -96,4 +97,5 @@ class Measurement(Record):
     unit: str
     evidence: Evidence
     distribution: Distribution | None = None
+    interval: tuple[float, float] | None = None
     note: str = ""

@@ -70,6 +70,7 @@ class DeviceProfile(Record):
         title: What a person would call it.
         transport: Name in the ``edgekit.transports`` entry-point group.
         runtimes: Target name -> runtime.
+        systems: Operating system as the device names it (``"Darwin"``) -> target name -> the runtime used there instead.
         threads: Threads each runtime may use.
     """
 
@@ -81,7 +82,19 @@ class DeviceProfile(Record):
     transport: str = "local"
     hardware: Hardware = Hardware()
     runtimes: dict[str, RuntimeChoice]
+    systems: dict[str, dict[str, RuntimeChoice]] = {}
     threads: int = pydantic.Field(default=1, ge=1)
     timeout_s: float = pydantic.Field(default=600.0, gt=0)
     budgets: Budgets = Budgets()
     tolerances: Tolerances = Tolerances()
+
+    def on_system(self, system: str) -> DeviceProfile:
+        """The profile with the runtimes that ``system`` (``"Linux"``, ``"Darwin"``) calls for.
+
+        >>> choices = {"coreml": RuntimeChoice(runtime="coreml-reference", evidence="reference")}
+        >>> native = {"Darwin": {"coreml": RuntimeChoice(runtime="coreml")}}
+        >>> profile = DeviceProfile(name="x", title="X", runtimes=choices, systems=native)
+        >>> profile.on_system("Darwin").runtimes["coreml"].runtime, profile.on_system("Linux").runtimes["coreml"].runtime
+        ('coreml', 'coreml-reference')
+        """
+        return self.replace(runtimes={**self.runtimes, **self.systems.get(system, {})}, systems={})

@@ -24,6 +24,7 @@ class LayerParity(Record):
         exact_share: Share that is equal.
         within_one_share: Share within one quantization step.
         largest_steps: Largest difference, in output quantization steps.
+        difference_counts: How many integers differ by 0, 1, 2, ... steps; the last number counts its own and all larger ones.
     """
 
     entry: str
@@ -32,6 +33,7 @@ class LayerParity(Record):
     exact_share: float
     within_one_share: float
     largest_steps: int
+    difference_counts: tuple[int, ...] = ()
 
 
 class OutputParity(Record):
@@ -130,27 +132,49 @@ class ArtifactResult(Record):
 
 
 class DeviceResult(Record):
-    """One device: its profile, its facts, each artifact's result, the spread between them, the verdict."""
+    """One device: its profile, its facts, each artifact's result, the spread between them, the verdict.
+
+    Args:
+        profile: The profile as it was resolved for the device's own system.
+        facts: What the device says of itself.
+        results: One per artifact, in the order they were given.
+        spreads: Every pair of executors of the compressed program's integers.
+        verdict: The gates and the decision.
+        notes: What was not asked and why, in sentences (budgets that need measured evidence, say).
+        seconds: Wall time of the validation.
+    """
 
     profile: DeviceProfile
     facts: dict[str, str] = {}
     results: tuple[ArtifactResult, ...]
     spreads: tuple[Spread, ...] = ()
     verdict: Verdict
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
 class LayerError(Record):
-    """Quantization error of one activation: the compressed program's value against the float program's.
+    """Quantization error of one activation, over the golden inputs, as two signal-to-noise ratios.
+
+    * *inherited*: the running compressed program's real value (its integers, dequantized) against the value the float
+      program has at the same place, after the fused activation. Noise of this layer's weights and bias, of its own
+      rounding and clipping, and of all layers before it.
+    * *own*: the same integers against the number that the running compressed program was about to round. Noise of this
+      one rounding and clipping alone; where own is far above inherited, the error came from earlier.
+
+    A layer error says nothing about a runtime: both programs run in torch, in one process.
 
     Args:
         entry: Contract entry.
-        inherited_snr_db: Signal-to-noise ratio in the running compressed program (error of all layers before it included);
-            None where there is no noise.
+        inherited_snr_db: See above; None where there is no noise, or (with a reason) where there is no such value.
+        own_snr_db: See above; None where there is no noise.
+        reason: Why the float program has no value at the same place; empty where it has.
     """
 
     entry: str
     inherited_snr_db: float | None
+    own_snr_db: float | None = None
+    reason: str = ""
 
 
 class ValidationReport(Record):
