@@ -16,7 +16,6 @@ from edgekit.core.plugins import Converter, Framework, Runtime, StepRunner, Tran
 __all__ = ["converter", "missing_module", "names", "require", "runtime", "step_runners", "transport"]
 
 
-
 @functools.cache
 def _group(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     return {point.name: point for point in importlib.metadata.entry_points(group=f"edgekit.{group}")}
@@ -30,7 +29,9 @@ def names(group: str) -> tuple[str, ...]:
 def _load(group: str, name: str) -> Any:
     points = _group(group)
     if name not in points:
-        raise UsageError(f"Unknown {group.removesuffix('s')} '{name}'; known: {', '.join(sorted(points))}.{nearest(name, points)}")
+        raise UsageError(
+            f"Unknown {group.removesuffix('s')} '{name}'; known: {', '.join(sorted(points))}.{nearest(name, points)}"
+        )
     return points[name].load()
 
 

@@ -114,6 +114,14 @@ class Compressed:
         """The plan that was carried out."""
         return Recipe.from_data(self.record.recipe, source=f"recipe of '{self.name}'")
 
+    def as_float(self) -> Compressed:
+        """The float program in the same clothes: an empty contract, and golden outputs of its own."""
+        from edgekit.core.program import answer_samples
+
+        outputs = answer_samples(self.float_program, self.golden.inputs, [spec.name for spec in self.record.outputs])
+        golden = Golden(inputs=self.golden.inputs, outputs=outputs)
+        return dataclasses.replace(self, program=self.float_program, contract=QuantizationContract(), golden=golden)
+
     def save(self, folder: Path) -> Compressed:
         """Write the folder, whole or not at all, and return a copy that knows where it lies.
 
@@ -169,7 +177,9 @@ def read_record(folder: Path) -> CompressedRecord:
             raise IntegrityError(f"{path} is missing, though compressed.json names it. Compress again.")
         found = sha256(path)
         if found != recorded:
-            raise IntegrityError(f"{path} has sha256 {found[:16]}…, but compressed.json records {recorded[:16]}…. Compress again.")
+            raise IntegrityError(
+                f"{path} has sha256 {found[:16]}…, but compressed.json records {recorded[:16]}…. Compress again."
+            )
     return record
 
 

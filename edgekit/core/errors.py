@@ -92,9 +92,7 @@ class MissingExtraError(UsageError):
     """
 
     def __init__(self, extra: str, *, module: str) -> None:
-        super().__init__(
-            f"'{module}' is not installed, and this needs it. Install it with: pip install 'edgekit[{extra}]'"
-        )
+        super().__init__(f"'{module}' is not installed, and this needs it. Install it with: pip install 'edgekit[{extra}]'")
         self.extra = extra
         self.module = module
 

@@ -7,15 +7,24 @@ or load them in a confined worker.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.core.errors import IntegrityError
 
 if TYPE_CHECKING:
+    import torch
     from torch.export import ExportedProgram
 
-__all__ = ["load_program", "save_program"]
+    from edgekit.core.tensors import Array
+
+__all__ = ["answer_samples", "load_program", "register_operators", "run_program", "save_program"]
+
+
+def register_operators() -> None:
+    """Make ``torch.ops.quantized_decomposed`` (the Q/DQ operators of PyTorch 2 export) known to torch."""
+    import torch.ao.quantization.fx._decomposed
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:
@@ -34,11 +43,39 @@ def load_program(path: Path) -> ExportedProgram:
         IntegrityError: The file is not one torch can read.
     """
     import torch
-    import torchao.quantization.pt2e.quantizer  # noqa: F401  registers quantized_decomposed ops
 
+    register_operators()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return torch.export.load(path)
         except Exception as reason:
             raise IntegrityError(f"{path} is not a program torch {torch.__version__} can read: {reason}") from reason
+
+
+def run_program(program: ExportedProgram, arguments: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Outputs of one call, always as a tuple."""
+    import torch
+
+    with torch.no_grad():
+        result = program.module(check_guards=False)(*arguments)
+    return tuple(result) if isinstance(result, tuple | list) else (result,)
+
+
+def answer_samples(program: ExportedProgram, inputs: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    """The program's outputs for ``inputs``.
+
+    Args:
+        program: The program.
+        inputs: Input name -> ``[S, *shape]``, in the program's input order.
+        names: Output names in order.
+
+    Returns:
+        Output name -> ``[S, *shape]``.
+    """
+    import numpy as np
+    import torch
+
+    count = next(iter(inputs.values())).shape[0]
+    rows = [run_program(program, [torch.from_numpy(array[at]) for array in inputs.values()]) for at in range(count)]
+    return {name: np.stack([row[position].numpy() for row in rows]) for position, name in enumerate(names)}

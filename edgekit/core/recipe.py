@@ -123,7 +123,9 @@ class Recipe(Record):
         """Read a recipe from its written form, or from a ``.toml`` file."""
         if str(source).endswith(".toml"):
             raw = _RawRecipe.read_toml(Path(source))
-            return cls.from_data({"name": Path(source).stem, **(raw.model_extra or {})}, source=str(source), step_types=step_types)
+            return cls.from_data(
+                {"name": Path(source).stem, **(raw.model_extra or {})}, source=str(source), step_types=step_types
+            )
         return cls.parse_text(str(source), step_types=step_types)
 
     def to_toml(self) -> str:
@@ -145,9 +147,7 @@ def _step_from_word(word: str, text: str, step_types: Sequence[type[Step]]) -> S
         if step is not None:
             return step
     known = ["none", *(word for step_type in step_types for word in step_type.words)]
-    raise RecipeError(
-        f"Recipe '{text}': unknown word '{word}'; known words are {', '.join(known)}.{nearest(word, known)}"
-    )
+    raise RecipeError(f"Recipe '{text}': unknown word '{word}'; known words are {', '.join(known)}.{nearest(word, known)}")
 
 
 def _step_from_row(row: Any, source: str, step_types: Sequence[type[Step]]) -> Step:

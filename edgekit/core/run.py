@@ -100,7 +100,9 @@ class RunFolder:
         if not self.path.is_dir():
             raise UsageError(f"Run folder {self.path} does not exist. Make one with: edgekit compress TASK -o {self.path}")
         if not self.manifest_path.is_file():
-            raise UsageError(f"{self.path} is not a run folder: it holds no edgekit.json. Make one with: edgekit compress TASK -o FOLDER")
+            raise UsageError(
+                f"{self.path} is not a run folder: it holds no edgekit.json. Make one with: edgekit compress TASK -o FOLDER"
+            )
         return Manifest.read_json(self.manifest_path)
 
     def load_artifacts(self) -> list[Artifact]:
@@ -119,7 +121,9 @@ class RunFolder:
         if not force:
             raise OutputError(f"{self.path} exists already. Choose another folder, or replace it with --force.")
         if not self.manifest_path.is_file():
-            raise OutputError(f"{self.path} is not a run folder (no edgekit.json), so --force does not replace it. Choose another folder.")
+            raise OutputError(
+                f"{self.path} is not a run folder (no edgekit.json), so --force does not replace it. Choose another folder."
+            )
 
     def record_stage(self, stage: str, *, digest: str = "") -> None:
         """Note in the manifest that a stage is complete."""

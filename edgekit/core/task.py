@@ -83,7 +83,9 @@ class Task:
         model: Any = self.model
         if not isinstance(model, torch.nn.Module):
             if not callable(model):
-                raise TaskError(f"Task '{self.name}': model is a {type(model).__name__}; give an nn.Module or a function that returns one.")
+                raise TaskError(
+                    f"Task '{self.name}': model is a {type(model).__name__}; give an nn.Module or a function that returns one."
+                )
             try:
                 model = model()
             except Exception as reason:
@@ -131,7 +133,9 @@ class Task:
             return {name: np.asarray(batch[name]) for name in names}
         parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
         if len(parts) != len(names):
-            raise DataError(f"Task '{self.name}': a batch has {len(parts)} inputs, the model takes {len(names)} ({', '.join(names)}).")
+            raise DataError(
+                f"Task '{self.name}': a batch has {len(parts)} inputs, the model takes {len(names)} ({', '.join(names)})."
+            )
         return {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
 
     def calibration_batches(self) -> Iterator[dict[str, Array]]:
@@ -185,7 +189,9 @@ def load_task(path: str | Path) -> Task:
     file = Path(text + ".py") if name else Path(text)
     name = name or "task"
     if not file.is_file():
-        raise TaskError(f"Task file {file} does not exist. Give the path of a Python file that defines 'task = edgekit.Task(...)'.")
+        raise TaskError(
+            f"Task file {file} does not exist. Give the path of a Python file that defines 'task = edgekit.Task(...)'."
+        )
     found = getattr(_execute(file), name, None)
     if callable(found) and not isinstance(found, Task):
         found = found()
@@ -206,7 +212,9 @@ def _execute(file: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as reason:
-        raise TaskError(f"{reason.filename}:{reason.lineno}: syntax error: {reason.msg}: {(reason.text or '').strip()}") from reason
+        raise TaskError(
+            f"{reason.filename}:{reason.lineno}: syntax error: {reason.msg}: {(reason.text or '').strip()}"
+        ) from reason
     except Exception as reason:
         if isinstance(reason, TaskError | DataError):
             raise

@@ -1,0 +1,298 @@
+"""Canonical graph -> plan: which values become integers, which share one grid, which layers stay float.
+
+Everything here is decided from the graph and the capability table; no number is known yet. A value is quantized
+
+* where an integer kernel makes it (after its fused activation, if it has one), and
+* where a float operator or a model input feeds an integer kernel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from edgekit.compress.quantize.canonical import constant
+from edgekit.compress.quantize.capability import Family, family_of
+from edgekit.core.contract import FloatLayer
+from edgekit.core.errors import RecipeError, nearest
+
+__all__ = ["Kernel", "Plan", "Value", "make_plan"]
+
+_CLAMPS = {
+    "aten.relu.default", "aten.relu6.default", "aten.hardtanh.default", "aten.clamp.default", "aten.clamp_min.default",
+}  # fmt: skip
+_FUSING_FAMILIES = {"conv", "conv_transpose", "linear", "matmul", "add", "mul"}
+
+
+@dataclasses.dataclass
+class Value:
+    """One tensor that becomes integers.
+
+    Args:
+        node: Node whose result is quantized.
+        name: Contract entry name.
+        layer: Module path of the operator that makes it.
+        op: Operator family, with its fused activation: ``"conv+relu6"``.
+        is_input: It is a model input.
+        made_by_kernel: An integer kernel makes it, so that every reader gets the integers.
+        fixed_range: Range known beforehand (softmax ...).
+        group: Values with the same group number share one scale.
+    """
+
+    node: Node
+    name: str
+    layer: str
+    op: str
+    is_input: bool
+    made_by_kernel: bool
+    fixed_range: tuple[float, float] | None
+    group: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One operator that runs on integers: its node, its row in the table, and the last node of its fused pattern."""
+
+    node: Node
+    family: Family
+    layer: str
+    end: Node
+
+    @property
+    def activation_arguments(self) -> tuple[Node, ...]:
+        """Nodes of the activation inputs, constants left out."""
+        if self.family.inputs == "list":
+            return tuple(argument for argument in self.node.args[0] if isinstance(argument, Node))  # type: ignore[union-attr]
+        return tuple(self.node.args[i] for i in self.family.inputs if isinstance(self.node.args[i], Node))  # type: ignore[misc]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Values by node, kernels in graph order, edges that need a second grid, and what stays float."""
+
+    values: dict[Node, Value]
+    kernels: tuple[Kernel, ...]
+    regridded: frozenset[tuple[Node, Node]]
+    """(value node, reader): the reader shares a grid that a fixed range forbids, so it gets a requantized copy."""
+    float_layers: tuple[FloatLayer, ...]
+
+
+def make_plan(module: GraphModule, *, keep_float: Sequence[str] = ()) -> Plan:
+    """Decide what becomes integers.
+
+    Args:
+        module: Canonical float graph with ``meta["val"]`` on its nodes.
+        keep_float: Module paths or shell patterns that stay float.
+
+    Raises:
+        RecipeError: A ``keep_float`` pattern matches no layer.
+    """
+    layers = {node: layer_of(node) for node in module.graph.nodes}
+    _check_patterns(keep_float, [layer for layer in layers.values() if layer])
+    kernels: list[Kernel] = []
+    float_layers: list[FloatLayer] = []
+    fused: set[Node] = set()
+    for node in module.graph.nodes:
+        if node.op != "call_function" or node in fused:
+            continue
+        family, reason = _decide(module, node, layers[node], keep_float)
+        if family is None:
+            if reason:
+                float_layers.append(FloatLayer(layer=layers[node] or "(model)", op=_operator(node), reason=reason))
+            continue
+        end = _fused_end(node, family)
+        fused.add(end)
+        kernels.append(Kernel(node=node, family=family, layer=layers[node], end=end))
+    kernels = _drop_idle_moves(kernels)
+    values = _name_values(module, kernels)
+    regridded = _share_grids(module, kernels, values)
+    return Plan(values=values, kernels=tuple(kernels), regridded=frozenset(regridded), float_layers=tuple(float_layers))
+
+
+def layer_of(node: Node) -> str:
+    """Module path of the layer a node came from; empty for code in the model's own ``forward``."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = str(list(stack.values())[-1][0]) if stack else ""
+    return path.removeprefix("model.") if "model." in path and _is_wrapped(stack) else path
+
+
+def source_of(node: Node) -> str:
+    """``file:line`` of the user's code that made the node, where torch recorded it; file name only, no folder."""
+    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File ")]
+    own = [line for line in lines if "site-packages" not in line]
+    if not own:
+        return ""
+    path, _, rest = own[-1].removeprefix('File "').partition('"')
+    return f"{path.rsplit('/', 1)[-1]}:{rest.split('line ')[1].split(',')[0]}"
+
+
+def _is_wrapped(stack: dict[str, Any]) -> bool:
+    return "_Plain" in str(next(iter(stack.values()))[1])
+
+
+def _check_patterns(patterns: Sequence[str], layers: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not any(_matches(layer, pattern) for layer in layers):
+            raise RecipeError(
+                f"keep_float: no layer matches '{pattern}'.{nearest(pattern, set(layers))} Layers are, e.g., {', '.join(dict.fromkeys(layers[:5]))}."
+            )
+
+
+def _matches(layer: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(layer, pattern) or layer.startswith(f"{pattern}.")
+
+
+def _decide(module: GraphModule, node: Node, layer: str, keep_float: Sequence[str]) -> tuple[Family | None, str]:
+    """The row that quantizes this node, or None and why not (no reason for index arithmetic and the like)."""
+    if not _is_float(node):
+        return None, ""
+    family = family_of(node.target)
+    if family is None:
+        return None, "no integer kernel in the capability table"
+    if any(_matches(layer, pattern) for pattern in keep_float):
+        return None, "kept float by the recipe"
+    return _fits(module, node, family)
+
+
+def _fits(module: GraphModule, node: Node, family: Family) -> tuple[Family | None, str]:
+    if family.role == "weighted":
+        weight = constant(module, node.args[family.weight])  # type: ignore[index]
+        if weight is None:
+            return None, "its weight is computed, not constant"
+        groups = node.args[6] if family.name == "conv_transpose" and len(node.args) > 6 else 1
+        if family.name == "conv_transpose" and groups != 1:
+            return None, "grouped transposed convolution has no integer kernel"
+        return family, ""
+    if family.name == "mean" and not _is_global_mean(node):
+        return None, "only a mean over whole axes has an integer kernel"
+    arguments = node.args[0] if family.inputs == "list" else [node.args[i] for i in family.inputs]
+    if any(not isinstance(argument, Node) or not _is_float(argument) for argument in arguments):  # type: ignore[union-attr]
+        return None, "one operand is a number, not a tensor"
+    if any(constant(module, argument) is not None for argument in arguments):  # type: ignore[union-attr]
+        return None, "one operand is a constant tensor"
+    if family.name in {"add"} and node.kwargs.get("alpha", 1) != 1:
+        return None, "an addition with alpha has no integer kernel"
+    return family, ""
+
+
+def _is_global_mean(node: Node) -> bool:
+    if str(node.target) == "aten.mean.dim":
+        return node.args[1] is not None
+    size: Any = node.args[1]
+    return all(part == 1 for part in (size if isinstance(size, list | tuple) else [size]))
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dtype == torch.float32
+
+
+def _operator(node: Node) -> str:
+    return str(node.target).removeprefix("aten.").split(".")[0]
+
+
+def _fused_end(node: Node, family: Family) -> Node:
+    """The clamp that follows directly and alone, if the family's kernels saturate for free; else the node itself."""
+    if family.name in _FUSING_FAMILIES and len(node.users) == 1:
+        follower = next(iter(node.users))
+        if str(follower.target) in _CLAMPS and follower.args[0] is node:
+            return follower
+    return node
+
+
+def _drop_idle_moves(kernels: list[Kernel]) -> list[Kernel]:
+    """Leave a reshape (or other shared kernel) float where no integer kernel makes its input."""
+    makers = {kernel.end for kernel in kernels}
+    kept: list[Kernel] = []
+    for kernel in kernels:
+        idle = kernel.family.role == "shared" and not any(argument in makers for argument in kernel.activation_arguments)
+        if idle and not _reads_kernel(kernel, kernels):
+            makers.discard(kernel.end)
+        else:
+            kept.append(kernel)
+    return kept
+
+
+def _reads_kernel(kernel: Kernel, kernels: Sequence[Kernel]) -> bool:
+    readers = set(kernel.end.users)
+    return kernel.family.name != "move" or any(other.node in readers and other.family.role != "shared" for other in kernels)
+
+
+def _name_values(module: GraphModule, kernels: Sequence[Kernel]) -> dict[Node, Value]:
+    """A value for each kernel's result and each float value or input a kernel reads, in graph order."""
+    by_end = {kernel.end: kernel for kernel in kernels}
+    read = {argument for kernel in kernels for argument in kernel.activation_arguments}
+    taken: dict[str, int] = {}
+    values: dict[Node, Value] = {}
+    for node in module.graph.nodes:
+        kernel = by_end.get(node)
+        if kernel is None and node not in read:
+            continue
+        op = _operator_of(kernel, node)
+        layer = kernel.layer if kernel else layer_of(node)
+        base = _base_name(node, layer, kernel)
+        taken[base] = taken.get(base, 0) + 1
+        values[node] = Value(
+            node=node,
+            name=base if taken[base] == 1 else f"{base}:{taken[base]}",
+            layer=layer,
+            op=op,
+            is_input=node.op == "placeholder",
+            made_by_kernel=kernel is not None,
+            fixed_range=kernel.family.range if kernel else None,
+            group=len(values),
+        )
+    return values
+
+
+def _operator_of(kernel: Kernel | None, node: Node) -> str:
+    if kernel is None:
+        return "input" if node.op == "placeholder" else _operator(node)
+    first = _operator(kernel.node)
+    return first if kernel.end is kernel.node else f"{first}+{_operator(kernel.end)}"
+
+
+def _base_name(node: Node, layer: str, kernel: Kernel | None) -> str:
+    """Module path for a layer's own result, ``path.op`` for an operator written in a ``forward``."""
+    if node.op == "placeholder":
+        return node.name
+    first = kernel.node if kernel else node
+    stack = first.meta.get("nn_module_stack") or {}
+    owner = str(list(stack.values())[-1][1]) if stack else ""
+    if layer and owner.startswith("torch.nn.modules."):
+        return layer
+    return f"{layer}.{_operator(first)}" if layer else _operator(first)
+
+
+def _share_grids(module: GraphModule, kernels: Sequence[Kernel], values: dict[Node, Value]) -> Iterator[tuple[Node, Node]]:
+    """Give inputs and output of each shared kernel one group; yield the edges that cannot share."""
+    edges: list[tuple[Node, Node]] = []
+    for kernel in kernels:
+        if kernel.family.role != "shared":
+            continue
+        output = values[kernel.end]
+        for argument in kernel.activation_arguments:
+            value = values[argument]
+            if (
+                kernel.family.name == "concat"
+                and value.fixed_range != output.fixed_range
+                and (value.fixed_range or output.fixed_range)
+            ):
+                edges.append((argument, kernel.node))
+                continue
+            _merge(values, value, output)
+    return iter(edges)
+
+
+def _merge(values: dict[Node, Value], first: Value, second: Value) -> None:
+    keep, drop = sorted((first.group, second.group))
+    fixed = first.fixed_range or second.fixed_range
+    for value in values.values():
+        if value.group in {keep, drop}:
+            value.group = keep
+            value.fixed_range = fixed

@@ -1,0 +1,94 @@
+"""Static post-training quantization, from one program to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from edgekit.compress.quantize.calibrate import calibrate
+from edgekit.compress.quantize.canonical import canonicalize
+from edgekit.compress.quantize.lower import Lowered, lower
+from edgekit.compress.quantize.plan import Plan, make_plan
+from edgekit.core.compressed import Compressed, StepRecord
+from edgekit.core.contract import QuantizationContract, TensorQuantization
+from edgekit.core.errors import ContractError, UsageError
+from edgekit.core.program import answer_samples
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from edgekit.core.plugins import Progress
+    from edgekit.core.recipe import Quantize
+    from edgekit.core.task import Task
+
+__all__ = ["quantize_static"]
+
+
+def quantize_static(state: Compressed, *, step: Quantize, task: Task, progress: Progress) -> tuple[Compressed, StepRecord]:
+    """Quantize weights, activations and biases of ``state.program``; see :mod:`edgekit.compress.quantize`."""
+    if state.contract.entries:
+        raise UsageError("The program is quantized already; a recipe can hold one quantize step.")
+    clock, cpu = time.perf_counter(), time.process_time()
+    example = task.named_inputs(task.example_inputs)
+    arguments = tuple(torch.from_numpy(array.copy()) for array in example.values())
+    module = canonicalize(state.program, arguments)
+    plan = make_plan(module, keep_float=step.keep_float)
+    if not plan.kernels:
+        raise ContractError(
+            f"Task '{task.name}': no layer of the model has an integer kernel, so there is nothing to quantize. Use the recipe 'none'."
+        )
+    ranges, seen = calibrate(module, plan, task=task, example=example, sample_count=step.sample_count, progress=progress)
+    lowered = lower(module, plan, ranges)
+    program = _export_again(lowered, arguments)
+    contract = QuantizationContract(entries=_with_nodes(lowered, program), float_layers=plan.float_layers)
+    outputs = answer_samples(program, state.golden.inputs, [spec.name for spec in state.record.outputs])
+    golden = dataclasses.replace(state.golden, outputs=outputs)
+    record = _describe(plan, lowered, seen, time.perf_counter() - clock, time.process_time() - cpu)
+    return dataclasses.replace(state, program=program, contract=contract, golden=golden), record
+
+
+def _export_again(lowered: Lowered, arguments: Sequence[torch.Tensor]) -> ExportedProgram:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        return torch.export.export(lowered.module, tuple(arguments), strict=False)
+
+
+def _with_nodes(lowered: Lowered, program: ExportedProgram) -> tuple[TensorQuantization, ...]:
+    """Entries with the names their nodes have in the exported program: activations in order, parameters after them."""
+    quantizes = [node for node in program.graph.nodes if str(node.target) == "quantized_decomposed.quantize_per_tensor.default"]
+    found = [(node.args[1], node.args[2]) for node in quantizes]
+    expected = [(entry.scale[0], entry.zero_point[0]) for entry in lowered.activations]
+    if found != expected:
+        raise ContractError(
+            f"The exported program holds {len(found)} quantized activations, the contract {len(expected)}, or in another order."
+        )
+    activations = [entry.replace(node=node.name) for entry, node in zip(lowered.activations, quantizes, strict=True)]
+    placeholders = {buffer: name for name, buffer in program.graph_signature.inputs_to_buffers.items()}
+    return (*activations, *(entry.replace(node=placeholders[entry.node]) for entry in lowered.parameters))
+
+
+def _describe(plan: Plan, lowered: Lowered, sample_count: int, seconds: float, cpu_seconds: float) -> StepRecord:
+    weighted = sum(kernel.family.role == "weighted" for kernel in plan.kernels)
+    return StepRecord(
+        kind="quantize",
+        summary=(
+            f"int8: {len(plan.kernels)} integer kernels ({weighted} with weights), {len(lowered.activations)} activations,"
+            f" {len(plan.float_layers)} operators stay float, {sample_count} calibration samples"
+        ),
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        details={
+            "kernel_count": len(plan.kernels),
+            "weighted_kernel_count": weighted,
+            "activation_count": len(lowered.activations),
+            "absorbed_clamp_count": lowered.absorbed_clamp_count,
+            "float_operator_count": len(plan.float_layers),
+            "sample_count": sample_count,
+            "estimator": "min-max",
+        },
+    )

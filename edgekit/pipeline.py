@@ -1,0 +1,278 @@
+"""The road on one screen: compress -> export -> validate -> report.
+
+Each stage takes what the one before returned, in memory or as a run folder on disk, so a notebook and the command
+line walk the same road. No framework's name appears here; the registry finds the parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekit import registry
+from edgekit.core import worker
+from edgekit.core.artifact import Artifact, ExportOptions
+from edgekit.core.compressed import Compressed
+from edgekit.core.errors import OutputError, UsageError
+from edgekit.core.files import sha256, write_text, writing_folder
+from edgekit.core.plugins import Progress, silent
+from edgekit.core.recipe import Recipe
+from edgekit.core.run import Manifest, RunFolder, now, tool_versions
+from edgekit.core.task import Task, load_task
+from edgekit.core.validation import ValidationReport
+
+__all__ = ["Artifacts", "compress", "export", "read_recipe", "validate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifacts(Sequence[Artifact]):
+    """The artifacts of one run, in the order they were asked for."""
+
+    run: RunFolder
+    items: tuple[Artifact, ...]
+
+    def __getitem__(self, index: Any) -> Any:
+        """An artifact by position."""
+        return self.items[index]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Artifact]:
+        """The artifacts in order."""
+        return iter(self.items)
+
+
+def read_recipe(recipe: str | Path | Recipe) -> Recipe:
+    """A recipe from its written form, a ``.toml`` file, or as it is; plug-in steps are known."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    return Recipe.read(recipe, step_types=[runner.config for runner in registry.step_runners().values()])
+
+
+def compress(
+    task: Task,
+    *,
+    recipe: str | Path | Recipe = "int8",
+    output: Path | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Compressed:
+    """Carry out a recipe on a task's model.
+
+    Args:
+        task: Model and data.
+        recipe: Written form (``"int8"``), ``.toml`` file, or :class:`Recipe`.
+        output: Run folder to make; None keeps the result in memory.
+        force: Replace ``output`` if it is a run folder already.
+        progress: Called as the work advances.
+
+    Raises:
+        OutputError: ``output`` exists, or cannot be written.
+        EdgekitError: What the model, the data or a step does not allow.
+    """
+    from edgekit.compress.capture import capture
+
+    plan = read_recipe(recipe)
+    if output is not None:
+        RunFolder(output).check_free(force=force)
+    runners = registry.step_runners()
+    progress("capture", 0, None)
+    state = capture(task, recipe=plan)
+    for step in plan.steps:
+        state, done = runners[step.kind](state, step=step, task=task, progress=progress)
+        state = dataclasses.replace(state, record=state.record.replace(history=(*state.record.history, done)))
+    return state if output is None else _save_run(state, output, source=task.source)
+
+
+def _save_run(state: Compressed, output: Path, *, source: Path | None) -> Compressed:
+    with writing_folder(output) as temporary:
+        run, recipe = RunFolder(temporary), state.recipe
+        Manifest(
+            name=state.name,
+            recipe=recipe.name,
+            task_file=str(source) if source else "",
+            task_sha256=sha256(source) if source else "",
+            seed=state.record.seed,
+            created=now(),
+            versions=tool_versions(),
+        ).write_json(run.manifest_path)
+        write_text(temporary / "recipe.toml", recipe.to_toml())
+        state = state.save(run.compressed)
+        run.record_stage("compress", digest=sha256(run.compressed / "compressed.json"))
+    return dataclasses.replace(state, folder=RunFolder(output).compressed)
+
+
+def export(
+    source: Compressed | Path | str,
+    *,
+    targets: Sequence[str],
+    options: ExportOptions | None = None,
+    float_baseline: bool = True,
+    output: Path | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Artifacts:
+    """Convert a compressed program to each target, one worker process a target.
+
+    Args:
+        source: A compressed program, or the run folder it lies in.
+        targets: Names in the ``edgekit.converters`` group.
+        options: Choices of the export.
+        float_baseline: Also convert the float program, as what the result is compared with.
+        output: Run folder for a program in memory; a temporary one where None.
+        force: Replace artifacts that are there already.
+        progress: Called as the work advances.
+
+    Raises:
+        MissingExtraError: A target's framework is not installed (nothing was converted).
+        OutputError: An artifact is there already.
+        ConversionError: A target cannot take the program; the targets before it are kept.
+    """
+    run = _run_folder(source, output)
+    converters = {name: registry.converter(name) for name in dict.fromkeys(targets)}
+    if not converters:
+        raise UsageError(f"No target was asked for; known: {', '.join(registry.names('converters'))}.")
+    for converter in converters.values():
+        registry.require(converter)
+    quantized = "int8" in {_precision(run)}
+    jobs = [(name, precision) for name in converters for precision in (("int8", "float32") if quantized else ("float32",))]
+    jobs = [job for job in jobs if job[1] == "int8" or float_baseline or not quantized]
+    folders = {job: run.artifacts / (job[0] if job[1] == "int8" else f"{job[0]}-float32") for job in jobs}
+    _refuse_existing(folders.values(), force=force)
+    for done, (name, precision) in enumerate(jobs):
+        progress(f"export {name} {precision}", done, len(jobs))
+        answer = worker.call(
+            "edgekit.pipeline:convert_in_worker",
+            {
+                "target": name,
+                "compressed": str(run.compressed.resolve()),
+                "folder": str(folders[name, precision].resolve()),
+                "as_float": quantized and precision == "float32",
+                "options": (options or ExportOptions()).model_dump(),
+            },
+            what=f"converting to {name} ({precision})",
+            hides=converters[name].hides,
+            log=run.log,
+        )
+        run.record_stage(f"export {name} {precision}", digest=str(answer))
+    progress("export", len(jobs), len(jobs))
+    return Artifacts(run, tuple(Artifact.load(folder) for folder in folders.values()))
+
+
+def convert_in_worker(*, target: str, compressed: str, folder: str, as_float: bool, options: dict[str, Any]) -> str:
+    """Convert one program inside a worker; returns the artifact's digest."""
+    state = Compressed.load(Path(compressed))
+    converter = registry.converter(target)
+    if as_float:
+        state = state.as_float()
+    with writing_folder(Path(folder)) as temporary:
+        artifact = converter.convert(state, output=temporary, options=ExportOptions.parse(options, source="export options"))
+        artifact.save(temporary)
+    return artifact.sha256
+
+
+def validate(
+    source: Artifacts | Path | str, task: Task | None = None, *, devices: Sequence[str] = ("host",), progress: Progress = silent
+) -> ValidationReport:
+    """Run every artifact on every device, judge it, and write ``report.json`` and ``report.html`` into the run.
+
+    Args:
+        source: Artifacts, or the run folder they lie in.
+        task: Brings the evaluation data; read again from the file the run names where None.
+        devices: Profile names, or paths of profile files.
+        progress: Called as the work advances.
+
+    Raises:
+        UsageError: The run holds no artifacts, or its task file is gone or changed.
+        DeviceError: A device was lost.
+    """
+    from edgekit.core.compressed import read_record
+    from edgekit.core.contract import QuantizationContract
+    from edgekit.device_tests.profiles import load_profile
+    from edgekit.device_tests.validate import layer_errors, validate_device
+
+    run = source.run if isinstance(source, Artifacts) else RunFolder(Path(source))
+    manifest = run.manifest()
+    artifacts = run.load_artifacts()
+    if not artifacts:
+        raise UsageError(f"{run.path} holds no artifacts. Make some with: edgekit export {run.path} --target onnx")
+    profiles = [load_profile(name) for name in devices]
+    task = task or _task_again(manifest)
+    results = [
+        validate_device(
+            profile,
+            compressed_folder=run.compressed,
+            artifacts=artifacts,
+            task=task,
+            output=run.validation(profile.name),
+            log=run.log,
+            progress=progress,
+        )
+        for profile in profiles
+    ]
+    contract = QuantizationContract.read_json(run.compressed / "contract.json")
+    report = ValidationReport(
+        created=now(),
+        compressed=read_record(run.compressed),
+        contract=contract,
+        artifacts=tuple(artifacts),
+        layer_errors=layer_errors(run.compressed, log=run.log) if contract.entries else (),
+        devices=tuple(results),
+        environment=tool_versions(),
+    )
+    _write_report(report, run)
+    return report
+
+
+def _write_report(report: ValidationReport, run: RunFolder) -> None:
+    from edgekit import report as reports
+    from edgekit.core.errors import MissingExtraError
+
+    reports.write_json(report, run.path / "report.json")
+    try:
+        reports.write_html(report, run.path / "report.html")
+    except MissingExtraError:
+        # The page needs the report extra; the numbers do not, and `edgekit report --html` says what to install.
+        (run.path / "report.html").unlink(missing_ok=True)
+    run.record_stage("validate", digest=sha256(run.path / "report.json"))
+
+
+def _run_folder(source: Compressed | Path | str, output: Path | None) -> RunFolder:
+    if not isinstance(source, Compressed):
+        run = RunFolder(Path(source))
+        run.manifest()
+        return run
+    if source.folder is not None and output is None:
+        return RunFolder(source.folder.parent)
+    path = output or Path(tempfile.mkdtemp(prefix=f"edgekit-{source.name}-")) / "run"
+    RunFolder(path).check_free(force=False)
+    _save_run(source, path, source=None)
+    return RunFolder(path)
+
+
+def _precision(run: RunFolder) -> str:
+    from edgekit.core.contract import QuantizationContract
+
+    return "int8" if QuantizationContract.read_json(run.compressed / "contract.json").entries else "float32"
+
+
+def _refuse_existing(folders: Any, *, force: bool) -> None:
+    for folder in folders:
+        if folder.exists() and not force:
+            raise OutputError(f"{folder} exists already. Replace it with --force.")
+
+
+def _task_again(manifest: Manifest) -> Task:
+    if not manifest.task_file:
+        raise UsageError(
+            "The run does not name a task file (it was made in a notebook). Pass the task: ek.validate(artifacts, task)."
+        )
+    path = Path(manifest.task_file)
+    if path.is_file() and sha256(path) != manifest.task_sha256:
+        raise UsageError(f"{path} changed since the run was made, so its data may differ. Compress again, or restore the file.")
+    return load_task(path)
