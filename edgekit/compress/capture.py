@@ -149,11 +149,12 @@ def _export(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...], task: T
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            return cast("ExportedProgram", torch.export.export(model, arguments, strict=False))
+            return torch.export.export(model, arguments, strict=False)
     except Exception as reason:
         raise CaptureError(
             f"Task '{task.name}': torch.export cannot trace the model. {user_line(reason)}\n"
-            "Shapes and branches may not depend on the values of tensors: use torch.where or torch.cond, or move that code out of the model."
+            "Shapes and branches may not depend on the values of tensors: use torch.where or torch.cond,"
+            " or move that code out of the model."
         ) from reason
 
 
@@ -183,8 +184,8 @@ def _check_operators(program: ExportedProgram) -> None:
     for node in program.graph.nodes:
         if node.op != "call_function":
             continue
-        namespace = getattr(node.target, "namespace", None) or getattr(node.target, "__module__", "")
-        if namespace.split(".")[0] not in _KNOWN_NAMESPACES and "higher_order" not in namespace:
+        namespace = str(getattr(node.target, "namespace", None) or getattr(node.target, "__module__", ""))
+        if namespace.split(".", maxsplit=1)[0] not in _KNOWN_NAMESPACES and "higher_order" not in namespace:
             stack = node.meta.get("nn_module_stack") or {}
             layer = list(stack.values())[-1][0] if stack else ""
             raise UnsupportedOpError(

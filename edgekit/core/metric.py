@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit.core.errors import DataError
 
@@ -20,7 +20,7 @@ def argmax_first(outputs: Outputs) -> Array:
     """Predicted class of each sample: argmax of the first output over its last axis; ``[N]`` or ``[N, ...]``."""
     import numpy as np
 
-    prediction: Any = np.argmax(next(iter(outputs.values())), axis=-1)
+    prediction: Array = np.asarray(np.argmax(next(iter(outputs.values())), axis=-1))
     return prediction
 
 
@@ -56,7 +56,8 @@ class Metric:
         count = next(iter(outputs.values())).shape[0]
         if values.shape != (count,):
             raise DataError(
-                f"Metric '{self.name}' returned shape {list(values.shape)} for {count} samples; return one score a sample, [{count}]."
+                f"Metric '{self.name}' returned shape {list(values.shape)} for {count} samples;"
+                f" return one score a sample, [{count}]."
             )
         if not np.isfinite(values).all():
             first = int(np.flatnonzero(~np.isfinite(values))[0])
@@ -65,8 +66,11 @@ class Metric:
 
 
 def _equal_class(outputs: Outputs, targets: Array) -> Array:
-    same: Array = argmax_first(outputs) == targets
-    return same.reshape(same.shape[0], -1).all(axis=1)
+    import numpy as np
+
+    same: Array = np.asarray(argmax_first(outputs) == targets)
+    equal: Array = same.reshape(same.shape[0], -1).all(axis=1)
+    return equal
 
 
 top1 = Metric(name="top-1 accuracy", score=_equal_class)

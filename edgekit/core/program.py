@@ -6,8 +6,9 @@ or load them in a confined worker.
 
 from __future__ import annotations
 
+import importlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ __all__ = ["answer_samples", "load_program", "register_operators", "run_program"
 
 def register_operators() -> None:
     """Make ``torch.ops.quantized_decomposed`` (the Q/DQ operators of PyTorch 2 export) known to torch."""
-    import torch.ao.quantization.fx._decomposed
+    importlib.import_module("torch.ao.quantization.fx._decomposed")
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:
@@ -55,11 +56,7 @@ def load_program(path: Path) -> ExportedProgram:
 
 def run_program(program: ExportedProgram, arguments: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """Outputs of one call, always as a tuple."""
-    import torch
-
-    with torch.no_grad():
-        result = program.module(check_guards=False)(*arguments)
-    return tuple(result) if isinstance(result, tuple | list) else (result,)
+    return next(_answers(program, [arguments]))
 
 
 def answer_samples(program: ExportedProgram, inputs: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
@@ -77,5 +74,16 @@ def answer_samples(program: ExportedProgram, inputs: Mapping[str, Array], names:
     import torch
 
     count = next(iter(inputs.values())).shape[0]
-    rows = [run_program(program, [torch.from_numpy(array[at]) for array in inputs.values()]) for at in range(count)]
+    samples = ([torch.from_numpy(array[at]) for array in inputs.values()] for at in range(count))
+    rows = list(_answers(program, samples))
     return {name: np.stack([row[position].numpy() for row in rows]) for position, name in enumerate(names)}
+
+
+def _answers(program: ExportedProgram, samples: Iterable[Sequence[torch.Tensor]]) -> Iterator[tuple[torch.Tensor, ...]]:
+    import torch
+
+    module = program.module(check_guards=False)
+    with torch.no_grad():
+        for arguments in samples:
+            result = module(*arguments)
+            yield tuple(result) if isinstance(result, tuple | list) else (result,)

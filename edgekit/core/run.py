@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -139,7 +139,7 @@ class RunFolder:
 
 def now() -> str:
     """The time, UTC, ISO 8601, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 def tool_versions() -> dict[str, str]:

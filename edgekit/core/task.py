@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Task", "load_task"]
 
+_TASK_FOLDERS: set[str] = set()
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
@@ -92,9 +94,10 @@ class Task:
                 raise TaskError(f"Task '{self.name}': building the model failed. {_own_line(reason)}") from reason
             if not isinstance(model, torch.nn.Module):
                 raise TaskError(f"Task '{self.name}': the model function returned a {type(model).__name__}, not an nn.Module.")
-        model = model.eval()
+        model.eval()
         object.__setattr__(self, "_built", model)
-        return model
+        result: torch.nn.Module = model
+        return result
 
     def seed_everything(self) -> None:
         """Seed Python, numpy and torch with :attr:`seed`."""
@@ -208,6 +211,7 @@ def _execute(file: Path) -> Any:
         raise TaskError(f"{file} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
+    _forget_other_siblings(file.resolve().parent)
     sys.path.insert(0, str(file.resolve().parent))
     try:
         spec.loader.exec_module(module)
@@ -222,6 +226,15 @@ def _execute(file: Path) -> Any:
     finally:
         sys.path.remove(str(file.resolve().parent))
     return module
+
+
+def _forget_other_siblings(folder: Path) -> None:
+    """Let ``import data`` beside this task find its own ``data.py``, not the one an earlier task imported from its folder."""
+    _TASK_FOLDERS.add(str(folder))
+    for name, module in list(sys.modules.items()):
+        home, _, file = (getattr(module, "__file__", None) or "").rpartition("/")
+        if home != str(folder) and home in _TASK_FOLDERS and (folder / file).is_file():
+            del sys.modules[name]
 
 
 def _own_line(reason: BaseException, file: Path | None = None) -> str:

@@ -54,7 +54,8 @@ def quantize(
 
     inverse = np.float32(1.0) / np.float32(scale)
     steps = np.rint(np.asarray(values, np.float32) * inverse) + zero_point
-    return np.clip(steps, minimum, maximum).astype(dtype)
+    integers: Array = np.clip(steps, minimum, maximum).astype(dtype)
+    return integers
 
 
 def dequantize(integers: Array, *, scale: float, zero_point: int) -> NDArray[np.float32]:

@@ -89,7 +89,8 @@ def _run(
                 raise WorkerError(f"The worker {what} ran longer than {timeout_s:.0f} s and was stopped.")
             if memory_bytes and (used := _resident_bytes(process.pid)) > memory_bytes:
                 raise WorkerError(
-                    f"The worker {what} used {used / 2**20:.0f} MiB, more than its limit of {memory_bytes / 2**20:.0f} MiB, and was stopped."
+                    f"The worker {what} used {used / 2**20:.0f} MiB, more than its limit"
+                    f" of {memory_bytes / 2**20:.0f} MiB, and was stopped."
                 )
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):

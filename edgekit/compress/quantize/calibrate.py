@@ -88,7 +88,8 @@ def calibrate(
         if not (abs(found.low) < float("inf") and abs(found.high) < float("inf")):
             value = plan.values[node]
             raise ContractError(
-                f"Layer '{value.name}' ({value.op}) gives NaN or infinite values on the calibration data (range {found.low} to {found.high})."
+                f"Layer '{value.name}' ({value.op}) gives NaN or infinite values on the calibration data"
+                f" (range {found.low} to {found.high})."
                 f" Check the data's scaling, or keep the layer float (keep_float = ['{value.layer or value.name}'])."
             )
     return ranges, seen

@@ -27,7 +27,8 @@ aten = torch.ops.aten
 _IDENTITIES = {
     str(op)
     for op in (
-        aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default, aten.alias.default, aten.detach.default, aten.detach_.default,
+        aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default, aten.alias.default, aten.detach.default,
+        aten.detach_.default,
         aten.contiguous.default, aten.clone.default, aten.lift_fresh_copy.default,
     )
 }  # fmt: skip
@@ -47,8 +48,7 @@ def canonicalize(program: ExportedProgram, arguments: Sequence[torch.Tensor]) ->
     Raises:
         ContractError: The rewritten graph computes something else (a mutation through a view, say).
     """
-    module: GraphModule = program.module(check_guards=False)  # type: ignore[assignment]  # torch types it as Module
-    module = copy_used(module)
+    module: GraphModule = copy_used(program.module(check_guards=False))
     _remove_checks(module)
     _make_functional(module)
     _remove_identities(module)
@@ -111,8 +111,7 @@ def _make_functional(module: GraphModule) -> None:
         if functional is None:
             continue
         node.target = functional
-        later = set(nodes[position + 1 :])
-        node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user, later=later: user in later)
+        node.args[0].replace_all_uses_with(node, delete_user_cb=set(nodes[position + 1 :]).__contains__)
 
 
 def _remove_identities(module: GraphModule) -> None:
@@ -141,7 +140,7 @@ def _can_fold(source: Node) -> bool:
     if str(source.target) in _CONVOLUTIONS:
         return True
     groups = source.args[6] if len(source.args) > 6 else 1
-    return str(source.target) in _TRANSPOSED and groups == 1
+    return str(source.target) in _TRANSPOSED and bool(groups == 1)
 
 
 def _affine(module: GraphModule, node: Node) -> tuple[torch.Tensor, torch.Tensor]:

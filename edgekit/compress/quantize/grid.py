@@ -86,6 +86,7 @@ def bias_integers(bias: torch.Tensor, scales: Array, *, layer: str) -> torch.Ten
     steps = torch.round(bias.double() / torch.from_numpy(scales).double())
     if not bool((steps.abs() <= 2**31 - 1).all()):
         raise ContractError(
-            f"Layer '{layer}': a bias of {float(bias.abs().max()):.3g} does not fit int32 at scale {float(scales.min()):.3g}. Keep the layer float."
+            f"Layer '{layer}': a bias of {float(bias.abs().max()):.3g} does not fit int32 at scale {float(scales.min()):.3g}."
+            " Keep the layer float."
         )
     return steps.to(torch.int32)

@@ -68,7 +68,7 @@ def lower(module: GraphModule, plan: Plan, ranges: Mapping[Node, Range]) -> Lowe
     absorbed = sum(_absorb_clamp(module, plan, kernel, grids) for kernel in plan.kernels)
     readers = _kernel_readers(plan)
     for value in plan.values.values():
-        _quantize_value(module, value, grids[value.group], readers, plan, entries)
+        _quantize_value(module, value, grids, readers, plan, entries)
     module.graph.eliminate_dead_code()
     module.graph.lint()
     order = [node for node in module.graph.nodes if node.target is _Q]
@@ -128,12 +128,13 @@ def _kernel_readers(plan: Plan) -> dict[Node, list[Node]]:
 def _quantize_value(
     module: GraphModule,
     value: Value,
-    grid: Grid,
+    grids: Mapping[int, Grid],
     readers: Mapping[Node, Sequence[Node]],
     plan: Plan,
     entries: dict[Node, TensorQuantization],
 ) -> None:
     """Insert Q and DQ after a value and let the right readers read the result."""
+    grid = grids[value.group]
     users = set(value.node.users)
     if not value.made_by_kernel:
         users &= set(readers.get(value.node, ()))
@@ -144,8 +145,7 @@ def _quantize_value(
     )
     value.node.replace_all_uses_with(restored, delete_user_cb=lambda user: user in users)
     for reader in [reader for node, reader in plan.regridded if plan.values[node] is value]:
-        own = plan.values[next(kernel.end for kernel in plan.kernels if kernel.node is reader)]
-        other = activation_grid(*own.fixed_range) if own.fixed_range else grid
+        other = grids[plan.values[next(kernel.end for kernel in plan.kernels if kernel.node is reader)].group]
         copy, copy_restored = _insert_pair(module, restored, restored, other)
         entries[copy] = _activation_entry(
             dataclasses.replace(value, name=f"{value.name}.regrid", op="requantize", is_input=False), other, shared=False
@@ -165,7 +165,8 @@ def _insert_pair(module: GraphModule, source: Node, anchor: Node, grid: Grid) ->
 
 
 def _last_placeholder(module: GraphModule) -> Node:
-    return [node for node in module.graph.nodes if node.op == "placeholder"][-1]
+    last: Node = [node for node in module.graph.nodes if node.op == "placeholder"][-1]
+    return last
 
 
 def _activation_entry(value: Value, grid: Grid, *, shared: bool) -> TensorQuantization:
@@ -224,7 +225,8 @@ def _dequantize_channels(module: GraphModule, node: Node, stored: Node, scales: 
     scale_node = put_constant(module, f"{name}.weight_scale", scales, before=node)
     zero_node = put_constant(module, f"{name}.weight_zero_point", torch.zeros(scales.numel(), dtype=torch.int64), before=node)
     with module.graph.inserting_before(node):
-        return module.graph.call_function(_DQ_CHANNEL, (stored, scale_node, zero_node, axis, -127, 127, torch.int8))
+        restored: Node = module.graph.call_function(_DQ_CHANNEL, (stored, scale_node, zero_node, axis, -127, 127, torch.int8))
+    return restored
 
 
 def _parameter_entry(

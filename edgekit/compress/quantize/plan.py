@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -110,7 +110,7 @@ def make_plan(module: GraphModule, *, keep_float: Sequence[str] = ()) -> Plan:
         kernels.append(Kernel(node=node, family=family, layer=layers[node], end=end))
     kernels = _drop_idle_moves(kernels)
     values = _name_values(module, kernels)
-    regridded = _share_grids(module, kernels, values)
+    regridded = _share_grids(kernels, values)
     return Plan(values=values, kernels=tuple(kernels), regridded=frozenset(regridded), float_layers=tuple(float_layers))
 
 
@@ -139,7 +139,8 @@ def _check_patterns(patterns: Sequence[str], layers: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(_matches(layer, pattern) for layer in layers):
             raise RecipeError(
-                f"keep_float: no layer matches '{pattern}'.{nearest(pattern, set(layers))} Layers are, e.g., {', '.join(dict.fromkeys(layers[:5]))}."
+                f"keep_float: no layer matches '{pattern}'.{nearest(pattern, set(layers))}"
+                f" Layers are, e.g., {', '.join(dict.fromkeys(layers[:5]))}."
             )
 
 
@@ -269,24 +270,20 @@ def _base_name(node: Node, layer: str, kernel: Kernel | None) -> str:
     return f"{layer}.{_operator(first)}" if layer else _operator(first)
 
 
-def _share_grids(module: GraphModule, kernels: Sequence[Kernel], values: dict[Node, Value]) -> Iterator[tuple[Node, Node]]:
-    """Give inputs and output of each shared kernel one group; yield the edges that cannot share."""
+def _share_grids(kernels: Sequence[Kernel], values: dict[Node, Value]) -> list[tuple[Node, Node]]:
+    """Give inputs and output of each shared kernel one group; return the edges that cannot share."""
     edges: list[tuple[Node, Node]] = []
     for kernel in kernels:
         if kernel.family.role != "shared":
             continue
-        output = values[kernel.end]
-        for argument in kernel.activation_arguments:
-            value = values[argument]
-            if (
-                kernel.family.name == "concat"
-                and value.fixed_range != output.fixed_range
-                and (value.fixed_range or output.fixed_range)
-            ):
+        inputs = [(argument, values[argument]) for argument in kernel.activation_arguments]
+        same = len({value.fixed_range for _, value in inputs}) == 1
+        for argument, value in inputs:
+            if same or value.fixed_range is None:
+                _merge(values, value, values[kernel.end])
+            else:  # e.g. a sigmoid's output beside others in a concat
                 edges.append((argument, kernel.node))
-                continue
-            _merge(values, value, output)
-    return iter(edges)
+    return edges
 
 
 def _merge(values: dict[Node, Value], first: Value, second: Value) -> None:

@@ -40,7 +40,8 @@ def quantize_static(state: Compressed, *, step: Quantize, task: Task, progress: 
     plan = make_plan(module, keep_float=step.keep_float)
     if not plan.kernels:
         raise ContractError(
-            f"Task '{task.name}': no layer of the model has an integer kernel, so there is nothing to quantize. Use the recipe 'none'."
+            f"Task '{task.name}': no layer of the model has an integer kernel, so there is nothing to quantize."
+            " Use the recipe 'none'."
         )
     ranges, seen = calibrate(module, plan, task=task, example=example, sample_count=step.sample_count, progress=progress)
     lowered = lower(module, plan, ranges)
