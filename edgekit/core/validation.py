@@ -159,8 +159,9 @@ class LayerError(Record):
     * *inherited*: the running compressed program's real value (its integers, dequantized) against the value the float
       program has at the same place, after the fused activation. Noise of this layer's weights and bias, of its own
       rounding and clipping, and of all layers before it.
-    * *own*: the same integers against the number that the running compressed program was about to round. Noise of this
-      one rounding and clipping alone; where own is far above inherited, the error came from earlier.
+    * *own*: the same integers against the number that the running compressed program was about to round, clamped first
+      where saturation stands for the model's own clamp. Noise of this one rounding and clipping alone; where own is far
+      above inherited, the error came from earlier.
 
     A layer error says nothing about a runtime: both programs run in torch, in one process.
 
