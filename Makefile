@@ -1,0 +1,56 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+TARGETS := --target onnx --target tflite --target coreml
+
+# pyright's Python wrapper would ask the network for a newer version.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.PHONY: help setup assets demo check test bench clean
+
+help:
+	@echo 'make demo     set up, fetch the smartwatch data, train, compress, export, validate; prints where the report is'
+	@echo 'make test     set up and run all tests'
+	@echo 'make check    formatting, lint, types, layers'
+	@echo 'make bench    measure what README and docs claim'
+	@echo 'make assets   fetch the data of all examples'
+	@echo 'make setup    make .venv and install edgekit in it, editable'
+	@echo 'make clean    remove runs and caches; keeps .venv and .assets'
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+assets: setup
+	$(BIN)/python examples/assets.py --all
+
+demo: setup
+	$(BIN)/python examples/assets.py smartwatch
+	$(BIN)/python examples/smartwatch/train.py
+	$(BIN)/edgekit compress examples/smartwatch/task.py --recipe int8 --output runs/watch --force
+	$(BIN)/edgekit export runs/watch $(TARGETS)
+	$(BIN)/edgekit validate runs/watch --device host
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+# A test whose data cannot be fetched here says so and is skipped.
+test: setup
+	-$(BIN)/python examples/assets.py --all
+	$(BIN)/python -m pytest $(PYTEST)
+
+bench: setup
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
+
+clean:
+	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,146 @@
+"""``edgekit compress``: task -> run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.options import command, once, option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgekit.cli.console import Terminal
+    from edgekit.core.compressed import Compressed
+    from edgekit.core.recipe import Recipe
+    from edgekit.core.run import RunFolder
+    from edgekit.core.task import Task
+
+__all__ = ["compress"]
+
+
+@command(
+    examples=[
+        "compress task.py --recipe int8 -o runs/watch",
+        "compress task.py:task --set steps.0.sample_count=64 -o runs/few",
+        "compress task.py --recipe none -o runs/float --dry-run",
+        "compress task.py --recipe int8 --print-config",
+    ]
+)
+@click.argument("task")
+@option("--recipe", default="int8", show_default=True, help="A recipe in its written form, or a .toml file. See edgekit recipes.")
+@option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to write.  [default: runs/NAME-OF-TASK]")
+@once("--force", is_flag=True, help="Replace a run folder that is there.")
+@option("--set", "changes", multiple=True, metavar="PLACE=VALUE", envvar="EDGEKIT_COMPRESS_SET",
+        help="Change one place of the recipe. May be repeated.")  # fmt: skip
+@once("--print-config", is_flag=True, help="Print the recipe that would be carried out, as TOML, and stop.")
+@once("--dry-run", is_flag=True, help="Check task, recipe and output, say what would be done, and write nothing.")
+@click.pass_context
+def compress(
+    ctx: click.Context,
+    terminal: Terminal,
+    /,
+    task: str,
+    recipe: str,
+    output: Path | None,
+    force: bool,
+    print_config: bool,
+    dry_run: bool,
+    **_changes: Any,
+) -> None:
+    """Make the model of TASK small, and write a run folder.
+
+    TASK is a Python file that defines 'task = edgekit.Task(...)', or file.py:name.
+    """
+    plan, origins = _plan(ctx, recipe)
+    if print_config:
+        text = plan.to_toml()
+        terminal.finish(
+            {"recipe": plan.model_dump(mode="json"), "origins": origins}, lambda console: _print_plan(console, text, origins)
+        )
+        return
+
+    from edgekit import pipeline
+    from edgekit.core.run import RunFolder
+    from edgekit.core.task import load_task
+
+    if output is not None:
+        RunFolder(output).check_free(force=force)
+    loaded = load_task(task)
+    run = RunFolder(output or Path("runs", loaded.name))
+    run.check_free(force=force)
+    if dry_run:
+        _dry_run(terminal, loaded, plan, run)
+        return
+    with terminal.working(run, fresh=True) as progress:
+        compressed = pipeline.compress(loaded, recipe=plan, output=run.path, force=force, progress=progress)
+    terminal.finish(_document(compressed, run), lambda console: _print_result(console, compressed, run))
+
+
+def _plan(ctx: click.Context, text: str) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with every setting laid over it, and where each differing part came from."""
+    from edgekit import registry
+    from edgekit.cli.configuration import lay_over, overrides, source_of
+    from edgekit.core.recipe import Recipe
+
+    step_types = [runner.config for runner in registry.step_runners().values()]
+    plan = Recipe.read(text, step_types=step_types)
+    origins = {"recipe": source_of(ctx, "recipe")}
+    changes = overrides(ctx)
+    if changes:
+        data: Any = plan.model_dump(mode="json")
+        for change in changes:
+            data = lay_over(data, change)
+            origins[change.path] = change.source
+        plan = Recipe.from_data(
+            data, source=f"recipe '{text}' with {', '.join(change.path for change in changes)}", step_types=step_types
+        )
+    return plan, origins
+
+
+def _print_plan(console: Console, text: str, origins: dict[str, str]) -> None:
+    for place, source in origins.items():
+        console.print(f"# {place}: {source}", markup=False, soft_wrap=True)
+    console.print(text.rstrip(), markup=False, soft_wrap=True)
+
+
+def _dry_run(terminal: Terminal, task: Task, plan: Recipe, run: RunFolder) -> None:
+    steps = [step.word() for step in plan.steps]
+    document = {"dry_run": True, "task": task.name, "recipe": plan.model_dump(mode="json"), "run": str(run.path)}
+    sentence = (
+        f"Would compress '{task.name}' with {plan.name} ({', '.join(steps) or 'no step'}) into {run.path}. Nothing was written."
+    )
+    terminal.finish(document, lambda console: console.print(sentence, markup=False, soft_wrap=True))
+
+
+def _document(compressed: Compressed, run: RunFolder) -> dict[str, Any]:
+    contract = compressed.contract
+    return {
+        "run": str(run.path),
+        "task": compressed.name,
+        "recipe": compressed.record.recipe,
+        "precision": compressed.precision,
+        "steps": [step.model_dump(mode="json") for step in compressed.record.history],
+        "activations": len(contract.activations),
+        "parameters": len(contract.parameters),
+        "float_layers": [layer.model_dump(mode="json") for layer in contract.float_layers],
+    }
+
+
+def _print_result(console: Console, compressed: Compressed, run: RunFolder) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    for step in compressed.record.history:
+        table.add_row(step.kind, step.summary, f"{step.seconds:.1f} s")
+    console.print(f"[bold]{compressed.name}[/] compressed with [bold]{compressed.recipe.name}[/]")
+    console.print(table)
+    for layer in compressed.contract.float_layers:
+        console.print(f"  stays float: {layer.layer} ({layer.op}): {layer.reason}", markup=False, soft_wrap=True)
+    console.print(f"Run folder: {run.path}", markup=False, soft_wrap=True)
+    console.print(f"Next: edgekit export {run.path} --target onnx --target tflite --target coreml", style="dim", soft_wrap=True)

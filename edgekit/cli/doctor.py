@@ -1,0 +1,127 @@
+"""``edgekit doctor``: what is installed, and what works here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import re
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from edgekit.cli.options import command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgekit.cli.console import Terminal
+
+__all__ = ["doctor"]
+
+_GROUPS = {"converters": "target", "runtimes": "runtime"}
+_BUNDLES = {"all", "demo", "dev"}
+"""Extras that only gather others, and the one for working on edgekit itself."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """A converter or runtime, and whether it works here."""
+
+    kind: str
+    name: str
+    ready: bool
+    problem: str = ""
+
+
+@command(examples=["doctor", "doctor --json"])
+def doctor(terminal: Terminal) -> None:
+    """Show what is installed, which extras are missing, and which targets and runtimes work here.
+
+    Nothing heavy is imported, and nothing is installed.
+    """
+    from edgekit.core.run import tool_versions
+
+    parts = [_examine(group, name) for group in _GROUPS for name in _names(group)]
+    missing = _missing_packages()
+    machine = {"cores": str(os.cpu_count()), "memory": f"{_memory_bytes() / 2**30:.1f} GiB", "platform": platform.platform()}
+    versions = tool_versions()
+    document = {
+        "machine": machine,
+        "versions": versions,
+        "parts": [dataclasses.asdict(part) for part in parts],
+        "missing_packages": {extra: {"packages": names, "command": _pip(extra)} for extra, names in missing.items()},
+    }
+    terminal.finish(document, lambda console: _print(console, {**machine, **versions}, parts, missing))
+
+
+def _names(group: str) -> tuple[str, ...]:
+    from edgekit import registry
+
+    return registry.names(group)
+
+
+def _examine(group: str, name: str) -> Part:
+    from edgekit import registry
+    from edgekit.core.errors import MissingExtraError
+
+    kind = _GROUPS[group]
+    try:
+        part = registry.converter(name) if group == "converters" else registry.runtime(name)
+        registry.require(part)
+        if group == "runtimes":
+            registry.runtime(name).version()
+    except MissingExtraError as reason:
+        return Part(kind=kind, name=name, ready=False, problem=f"not installed: {_pip(reason.extra)}")
+    except Exception as reason:  # a plug-in may fail in any way; the doctor says how and goes on
+        return Part(kind=kind, name=name, ready=False, problem=str(reason))
+    return Part(kind=kind, name=name, ready=True)
+
+
+def _missing_packages() -> dict[str, list[str]]:
+    """Extra -> its packages that are not installed, for every extra that is not whole."""
+    missing: dict[str, list[str]] = {}
+    for requirement in metadata.requires("edgekit") or []:
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        name = re.match(r"[\w.-]+", requirement)
+        if extra and name and extra[1] not in _BUNDLES and not _is_installed(name[0]):
+            missing.setdefault(extra[1], []).append(name[0])
+    return missing
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _pip(extra: str) -> str:
+    return f"pip install 'edgekit[{extra}]'"
+
+
+def _memory_bytes() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def _print(console: Console, facts: dict[str, Any], parts: list[Part], missing: dict[str, list[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in facts.items():
+        table.add_row(Text(name, style="dim"), Text(value))
+    console.print(table)
+    console.print()
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for part in parts:
+        mark = Text("✓ works here", style="green") if part.ready else Text("✗ " + part.problem, style="yellow")
+        table.add_row(Text(part.kind, style="dim"), Text(part.name, style="bold"), mark)
+    console.print(table)
+    if missing:
+        console.print()
+    for extra, packages in missing.items():
+        line = f"extra '{extra}' lacks {', '.join(packages)}: {_pip(extra)}"
+        console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,138 @@
+"""``edgekit export``: run folder -> one file for each target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.options import command, once, option, run_argument
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgekit.cli.console import Terminal
+    from edgekit.core.artifact import Artifact, ExportOptions
+    from edgekit.core.run import RunFolder
+
+__all__ = ["export"]
+
+
+def _complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from edgekit import registry
+
+    return [name for name in registry.names("converters") if name.startswith(incomplete)]
+
+
+@command(
+    examples=[
+        "export runs/watch --target onnx --target tflite --target coreml",
+        "export runs/watch --target tflite --integer-io --no-float-baseline --force",
+        "export runs/watch --target onnx --activation-type int8 --dry-run",
+    ]
+)
+@run_argument
+@option("-t", "--target", "target", multiple=True, required=True, shell_complete=_complete_target,
+        help="Target to convert for: onnx, tflite, coreml. May be repeated.")  # fmt: skip
+@option("--integer-io/--float-io", help="Model inputs and outputs are integers instead of float (TFLite, ONNX).")
+@option("--activation-type", type=click.Choice(["uint8", "int8"]), default="uint8", show_default=True,
+        help="Integer type of activations in ONNX; uint8 is what ONNX Runtime is fast with on x86.")  # fmt: skip
+@option("--ios", type=click.Choice(["15", "16", "17", "18"]), default="17", show_default=True,
+        help="Lowest iOS the Core ML package must load on; int8 needs 17.")  # fmt: skip
+@option("--compute-precision", type=click.Choice(["float16", "float32"]), default="float32", show_default=True,
+        help="Core ML's precision for what is not integer.")  # fmt: skip
+@option("--float-baseline/--no-float-baseline", default=True, show_default=True,
+        help="Also export the float model, to compare with.")  # fmt: skip
+@once("--force", is_flag=True, help="Replace artifacts that are there.")
+@once("--dry-run", is_flag=True, help="Check run, targets and options, say what would be done, and write nothing.")
+def export(  # the options are the parameters
+    terminal: Terminal,
+    run: Path,
+    target: tuple[str, ...],
+    integer_io: bool,
+    activation_type: str,
+    ios: str,
+    compute_precision: str,
+    float_baseline: bool,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """Convert the compressed program of RUN into a file for each target.
+
+    Each conversion runs in a process of its own; what became of every tensor of the quantization contract is read back
+    from the finished file.
+    """
+    from edgekit import pipeline
+    from edgekit.core.artifact import ExportOptions
+    from edgekit.core.run import RunFolder
+
+    fields = {
+        "integer_io": integer_io,
+        "activation_type": activation_type,
+        "minimum_ios_version": int(ios),
+        "compute_precision": compute_precision,
+    }
+    options = ExportOptions.parse(fields, source="export options")
+    folder = RunFolder(run)
+    folder.manifest()
+    targets = tuple(dict.fromkeys(target))
+    if dry_run:
+        _dry_run(terminal, folder, targets, options, float_baseline=float_baseline)
+        return
+    with terminal.working(folder) as progress:
+        pipeline.export(run, targets=targets, options=options, float_baseline=float_baseline, force=force, progress=progress)
+    artifacts = folder.load_artifacts()
+    terminal.finish(_document(folder, artifacts), lambda console: _print_result(console, folder, artifacts))
+
+
+def _dry_run(terminal: Terminal, run: RunFolder, targets: Sequence[str], options: ExportOptions, *, float_baseline: bool) -> None:
+    from edgekit import registry
+
+    for name in targets:
+        registry.require(registry.converter(name))
+    document = {"dry_run": True, "run": str(run.path), "targets": targets, "options": options.model_dump(mode="json")}
+    baseline = ", each with its float baseline" if float_baseline else ""
+    sentence = f"Would export {run.path} to {', '.join(targets)}{baseline}, into {run.artifacts}. Nothing was written."
+    terminal.finish(document, lambda console: console.print(sentence, markup=False, soft_wrap=True))
+
+
+def _document(run: RunFolder, artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    rows = [
+        {
+            "label": artifact.label,
+            "target": artifact.target,
+            "precision": artifact.precision,
+            "path": str(artifact.path),
+            "sha256": artifact.sha256,
+            "size_bytes": artifact.size_bytes,
+            "contract": artifact.contract_report.counts,
+            "companions": {name: str(path) for name, path in artifact.companions.items()},
+            "notes": list(artifact.notes),
+        }
+        for artifact in artifacts
+    ]
+    return {"run": str(run.path), "artifacts": rows}
+
+
+def _print_result(console: Console, run: RunFolder, artifacts: Sequence[Artifact]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for heading, justify in (("artifact", "left"), ("size", "right"), ("contract entries", "left"), ("file", "left")):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]  # rich's Literal
+    for artifact in artifacts:
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in artifact.contract_report.counts.items())
+        path = artifact.path.relative_to(run.path)
+        table.add_row(artifact.label, _megabytes(artifact.size_bytes), counts or "float", str(path))
+    console.print(table)
+    for artifact in artifacts:
+        for note in artifact.notes:
+            console.print(f"  {artifact.label}: {note}", markup=False, soft_wrap=True)
+    console.print(f"Next: edgekit validate {run.path} --device host", style="dim", soft_wrap=True)
+
+
+def _megabytes(size_bytes: int) -> str:
+    """Megabytes of 10^6 bytes, or kilobytes below one."""
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"
