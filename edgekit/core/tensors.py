@@ -53,7 +53,8 @@ def quantize(
     import numpy as np
 
     inverse = np.float32(1.0) / np.float32(scale)
-    steps = np.rint(np.asarray(values, np.float32) * inverse) + zero_point
+    with np.errstate(over="ignore"):  # infinity saturates like any large value
+        steps = np.rint(np.asarray(values, np.float32) * inverse) + zero_point
     integers: Array = np.clip(steps, minimum, maximum).astype(dtype)
     return integers
 

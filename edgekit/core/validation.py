@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from edgekit.core.artifact import Artifact
@@ -12,7 +13,21 @@ from edgekit.core.model import Record
 from edgekit.core.profile import DeviceProfile
 from edgekit.core.verdict import Verdict
 
-__all__ = ["ArtifactResult", "DeviceResult", "LayerParity", "MetricResult", "OutputParity", "Spread", "ValidationReport"]
+__all__ = [
+    "RENDERERS",
+    "ArtifactResult",
+    "DeviceResult",
+    "LayerError",
+    "LayerParity",
+    "MetricResult",
+    "OutputParity",
+    "Spread",
+    "ValidationReport",
+]
+
+RENDERERS: dict[str, Callable[[ValidationReport], str]] = {}
+"""How a notebook shows a report, by MIME type: ``edgekit.report`` enters itself when it is imported, for core knows no
+one above it. Empty, a report shows as its fields."""
 
 
 class LayerParity(Record):
@@ -207,3 +222,7 @@ class ValidationReport(Record):
         if "BLOCK" in decisions:
             return "BLOCK"
         return "SHIP" if decisions == {"SHIP"} else "INCONCLUSIVE"
+
+    def _repr_html_(self) -> str | None:
+        draw = RENDERERS.get("text/html")
+        return draw(self) if draw else None

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekit.core.errors import RecipeError
+from edgekit.core.recipe import Quantize, Recipe
+
+
+@pytest.mark.parametrize("text", ["none", "int8"])
+def test_written_form_survives_toml(text: str, tmp_path: Path) -> None:
+    recipe = Recipe.parse_text(text)
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe.to_toml())
+    assert Recipe.read(file) == recipe
+    assert "+".join(step.word() for step in recipe.steps) == ("" if text == "none" else text)
+
+
+def test_toml_names_fields(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[[steps]]\nkind = "quantize"\nkeep_float = ["head.*"]\nsample_count = 32\n')
+    recipe = Recipe.read(file)
+    assert recipe.name == "mine"
+    assert recipe.steps == (Quantize(keep_float=("head.*",), sample_count=32),)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('[[steps]]\nkind = "quantise"\n', "Did you mean 'quantize'"),
+        ('[[steps]]\nkind = "quantize"\nsample_cout = 3\n', "Did you mean 'sample_count'"),
+        ('[[steps]]\nkind = "quantize"\nsample_count = 0\n', "greater than or equal to 1"),
+        ('[[steps]]\nkind = "quantize"\nweights = "int3"\n', "found 'int3'"),
+        ("steps = 3\n", "must be an array of tables"),
+        ("name = ", "not TOML"),
+        ('speed = "high"\n', "unknown field 'speed'"),
+    ],
+)
+def test_bad_recipes_say_where(text: str, complaint: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        Recipe.read(file)
+    assert complaint in str(caught.value)
+    assert "bad.toml" in str(caught.value)
+
+
+def test_missing_recipe_file() -> None:
+    with pytest.raises(RecipeError, match="does not exist"):
+        Recipe.read("nowhere.toml")
