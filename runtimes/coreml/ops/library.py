@@ -1,0 +1,26 @@
+"""All kernels: importing this module registers every family."""
+
+from __future__ import annotations
+
+from edgekit.runtimes.coreml.ops import (
+    activation,
+    attention,
+    constexpr,
+    convolution,
+    creation,
+    elementwise,
+    image,
+    indexing,
+    linear,
+    normalization,
+    pooling,
+    quantization,
+    reduction,
+    shape,
+)
+from edgekit.runtimes.coreml.ops.table import builder, supported
+
+__all__ = [
+    "activation", "attention", "builder", "constexpr", "convolution", "creation", "elementwise", "image", "indexing",
+    "linear", "normalization", "pooling", "quantization", "reduction", "shape", "supported",
+]  # fmt: skip

@@ -1,0 +1,167 @@
+"""Reading an ``.mlpackage``: a folder with a manifest, a model file, and weight files beside it.
+
+Nothing in the package is trusted: paths must stay inside, and whatever does not parse or fit is an
+:class:`~edgekit.core.errors.IntegrityError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from edgekit.core.errors import IntegrityError, UnsupportedOpError
+from edgekit.core.tensors import DType, TensorSpec
+from edgekit.runtimes.coreml.messages import model_messages
+from edgekit.runtimes.coreml.program import Literal, Operation, Program, Variable
+from edgekit.runtimes.coreml.weights import DTYPES, WeightFiles, decode_value
+
+if TYPE_CHECKING:
+    from edgekit.runtimes.coreml.program import Value
+
+__all__ = ["read_package"]
+
+_FEATURE_DTYPES = {65552: "float16", 65568: "float32", 65600: "float64", 131080: "int8", 131104: "int32"}
+"""``ArrayFeatureType.ArrayDataType`` of FeatureTypes.proto: 0x10000 marks floats, 0x20000 integers, plus the bits."""
+
+_MAIN = "main"
+
+
+def read_package(path: Path) -> Program:
+    """Read the main function of an ML program.
+
+    Args:
+        path: The ``.mlpackage`` folder.
+
+    Raises:
+        IntegrityError: The package is incomplete, damaged, or points outside itself.
+        UnsupportedOpError: It is a Core ML model of another kind, or has inputs that are not arrays.
+    """
+    model_file = _model_file(path)
+    try:
+        model = model_messages().Model()
+        model.ParseFromString(model_file.read_bytes())
+        return _read_model(model, model_file)
+    except (IntegrityError, UnsupportedOpError) as reason:
+        raise type(reason)(f"{path}: {reason}") from reason
+    except Exception as reason:  # a damaged file can break decoding anywhere; all of it means the same
+        what = f"its model file cannot be decoded ({type(reason).__name__}: {reason})"
+        raise IntegrityError(f"{path} is damaged: {what}.") from reason
+
+
+def _model_file(path: Path) -> Path:
+    manifest = path / "Manifest.json"
+    if not manifest.is_file():
+        raise IntegrityError(f"{path} is no Core ML package: expected a folder with a Manifest.json.")
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        relative = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
+        found: Path = path / "Data" / relative
+    except (ValueError, KeyError, TypeError) as reason:
+        raise IntegrityError(f"{manifest} is damaged: it names no root model ({type(reason).__name__}: {reason}).") from reason
+    if not found.resolve().is_relative_to(path.resolve()):
+        raise IntegrityError(f"{manifest} names a model outside the package: {relative}. It is not to be trusted.")
+    if not found.is_file():
+        raise IntegrityError(f"{manifest} names the model {relative}, but {found} does not exist. The package is incomplete.")
+    return found
+
+
+def _read_model(model: Any, model_file: Path) -> Program:
+    kind = model.WhichOneof("Type")
+    if kind is None:
+        raise IntegrityError(f"{model_file.name} is empty or damaged: it holds no model.")
+    if kind != "mlProgram":
+        raise UnsupportedOpError(f"it is a '{kind}' model; only an ML program can be run. Convert with convert_to='mlprogram'.")
+    functions = model.mlProgram.functions
+    if _MAIN not in functions:
+        raise UnsupportedOpError(f"its functions are {sorted(functions)}; expected one called '{_MAIN}'.")
+    function = functions[_MAIN]
+    if function.opset not in function.block_specializations:
+        raise IntegrityError(f"it has no block for its own opset '{function.opset}'.")
+    inputs = tuple(_variable(declared) for declared in function.inputs)
+    operations, constants = _read_block(function.block_specializations[function.opset], WeightFiles(model_file.parent))
+    variables = {variable.name: variable for variable in inputs}
+    variables |= {output.name: output for operation in operations for output in operation.outputs}
+    return Program(
+        inputs=_features(model.description.input, variables),
+        outputs=_features(model.description.output, variables),
+        operations=operations,
+        constants=constants,
+        variables=variables,
+        opset=function.opset,
+    )
+
+
+def _features(features: Iterable[Any], variables: Mapping[str, Variable]) -> tuple[TensorSpec, ...]:
+    return tuple(_feature(feature, variables) for feature in features)
+
+
+def _feature(feature: Any, variables: Mapping[str, Variable]) -> TensorSpec:
+    kind = feature.type.WhichOneof("Type")
+    if kind != "multiArrayType":
+        raise UnsupportedOpError(f"'{feature.name}' is a '{kind}'; only arrays can be run. Convert with ct.TensorType instead.")
+    variable = variables.get(feature.name)
+    if variable is None:
+        raise IntegrityError(f"the description names '{feature.name}', which the program does not compute.")
+    dtype = _FEATURE_DTYPES.get(feature.type.multiArrayType.dataType, "")
+    if dtype not in get_args(DType):
+        raise IntegrityError(f"'{feature.name}' has the unknown element type {feature.type.multiArrayType.dataType}.")
+    shape = tuple(feature.type.multiArrayType.shape) or tuple(size or 1 for size in variable.shape)
+    return TensorSpec.parse({"name": feature.name, "shape": shape, "dtype": dtype}, source=f"feature '{feature.name}'")
+
+
+def _read_block(block: Any, weights: WeightFiles) -> tuple[tuple[Operation, ...], dict[str, Value]]:
+    constants: dict[str, Value] = {}
+    operations: list[Operation] = []
+    for message in block.operations:
+        outputs = tuple(_variable(declared) for declared in message.outputs)
+        if message.type == "const":
+            constants[outputs[0].name] = _value(message.attributes["val"], weights)
+            continue
+        name = str(_value(message.attributes["name"], weights)) if "name" in message.attributes else outputs[0].name
+        if message.blocks:
+            raise UnsupportedOpError(
+                f"operation '{name}' ({message.type}) is control flow, which edgekit's Core ML executor does not run."
+                " Export the model with its branches and loops unrolled."
+            )
+        # constexpr operations up to iOS 17 keep their parameters as attributes, later ones as inputs
+        inputs: dict[str, tuple[str | Literal, ...]] = {
+            key: (Literal(_value(value, weights)),) for key, value in message.attributes.items() if key != "name"
+        }
+        inputs |= {argument: _bindings(bound, weights) for argument, bound in message.inputs.items()}
+        operations.append(Operation(type=message.type, name=name, inputs=inputs, outputs=outputs))
+    return tuple(operations), constants
+
+
+def _bindings(argument: Any, weights: WeightFiles) -> tuple[str | Literal, ...]:
+    return tuple(
+        binding.name if binding.WhichOneof("binding") == "name" else Literal(_value(binding.value, weights))
+        for binding in argument.arguments
+    )
+
+
+def _value(message: Any, weights: WeightFiles) -> Value:
+    dtype, shape = _tensor_type(message.type)
+    static = tuple(size for size in shape if size is not None)
+    if len(static) != len(shape):
+        raise IntegrityError("a constant has a shape that is not static.")
+    return decode_value(message, dtype=dtype, shape=static, weights=weights)
+
+
+def _variable(declared: Any) -> Variable:
+    dtype, shape = _tensor_type(declared.type)
+    return Variable(name=declared.name, dtype=dtype, shape=shape)
+
+
+def _tensor_type(message: Any) -> tuple[str, tuple[int | None, ...]]:
+    kind = message.WhichOneof("type")
+    if kind != "tensorType":
+        raise UnsupportedOpError(f"the program holds a value of type '{kind}', which edgekit's Core ML executor does not run.")
+    tensor = message.tensorType
+    enumeration = tensor.DESCRIPTOR.fields_by_name["dataType"].enum_type
+    name = enumeration.values_by_number[tensor.dataType].name
+    if name not in DTYPES:
+        raise UnsupportedOpError(f"the program holds a tensor of type {name}, which edgekit's Core ML executor does not know.")
+    sizes = (d.constant.size if d.WhichOneof("dimension") == "constant" else None for d in tensor.dimensions)
+    return DTYPES[name], tuple(sizes)

@@ -1,0 +1,144 @@
+"""Runs ``.mlpackage`` files anywhere: MIL's reference semantics on torch's CPU kernels.
+
+**Reference semantics, not the Neural Engine.** Every operation is computed in float32 as the MIL operation set documents
+it, and rounded to float16 where the program declares float16. Apple's runtimes fuse operations, accumulate in other
+orders and precisions, and choose between Neural Engine, GPU and CPU: their answers differ by rounding, and their
+speed is not measured here. Numbers taken with this runtime carry the evidence ``reference``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.tensors import check_inputs
+
+if TYPE_CHECKING:
+    from edgekit.core.artifact import Artifact
+    from edgekit.core.contract import QuantizationContract
+    from edgekit.core.tensors import Array, TensorSpec
+    from edgekit.runtimes.coreml.executor import Executable
+
+__all__ = ["RUNTIME", "ReferenceRuntime", "ReferenceSession"]
+
+
+class ReferenceSession:
+    """A loaded program.
+
+    Args:
+        executable: The compiled program.
+        inputs: Its inputs.
+        outputs: Its outputs.
+    """
+
+    def __init__(self, executable: Executable, *, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self._executable: Executable | None = executable
+
+    @property
+    def executable(self) -> Executable:
+        """The compiled program.
+
+        Raises:
+            UsageError: The session was closed.
+        """
+        if self._executable is None:
+            raise UsageError("This Core ML session was closed; load the model again.")
+        return self._executable
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """One inference.
+
+        Raises:
+            DataError: A name, shape or dtype is wrong.
+        """
+        import torch
+
+        executable = self.executable
+        check_inputs(inputs, self.inputs)
+        tensors = {name: torch.from_numpy(_owned(array)) for name, array in inputs.items()}
+        results = executable.run({name: _widened(tensor) for name, tensor in tensors.items()})
+        return {spec.name: results[spec.name].numpy().reshape(spec.shape).astype(spec.dtype, copy=False) for spec in self.outputs}
+
+    def close(self) -> None:
+        """Free the program."""
+        self._executable = None
+
+
+class ReferenceRuntime:
+    """Core ML's reference semantics on torch, on any machine."""
+
+    name = "coreml-reference"
+    extra = "coreml"
+    modules = ("coremltools",)
+    hides = ("tensorflow", "onnx", "onnxruntime", "keras", "ai_edge_litert", "litert_torch")
+    target = "coreml"
+
+    def version(self) -> str:
+        """Versions of edgekit and torch, and what this is."""
+        own, torch = metadata.version("edgekit"), metadata.version("torch")
+        return f"edgekit {own} on torch {torch} (reference semantics, not the Neural Engine)"
+
+    def load(self, path: Path, *, threads: int = 1, options: Mapping[str, Any] | None = None) -> ReferenceSession:
+        """Load a package.
+
+        Args:
+            path: The ``.mlpackage`` folder.
+            threads: Threads torch may use.
+            options: ``precision``: ``"declared"`` (round what the program declares as float16; the default), ``"float32"``
+                (never round) or ``"float16"`` (round every float).
+
+        Raises:
+            IntegrityError: The package is damaged or incomplete.
+            UnsupportedOpError: It holds an operation without a kernel.
+            UsageError: An option is unknown.
+        """
+        from edgekit.runtimes.coreml.executor import compile_program
+        from edgekit.runtimes.coreml.package import read_package
+
+        precision = _precision(options or {})
+        program = read_package(path)
+        try:
+            executable = compile_program(program, threads=threads, precision=precision)
+        except EdgekitError as reason:
+            raise type(reason)(f"{path}: {reason}") from reason
+        return ReferenceSession(executable, inputs=program.inputs, outputs=program.outputs)
+
+    def replay_layers(
+        self, artifact: Artifact, contract: QuantizationContract, recorded: Mapping[str, Array], *, threads: int = 1
+    ) -> dict[str, Array]:
+        """Run every quantized layer of the package alone, fed the compressed program's integers.
+
+        See :meth:`edgekit.core.plugins.Runtime.replay_layers`. A layer that also reads a model input which is not
+        quantized (token indices, say) cannot be replayed from integers alone and is left out.
+        """
+        from edgekit.runtimes.coreml.replay import replay_layers
+
+        session = self.load(artifact.path, threads=threads)
+        return replay_layers(session.executable, session.inputs, artifact.contract_report, contract, recorded)
+
+
+def _precision(options: Mapping[str, Any]) -> Any:
+    known = ("declared", "float32", "float16")
+    for name, value in options.items():
+        if name != "precision" or value not in known:
+            raise UsageError(f"Runtime 'coreml-reference' has no option {name}={value!r}; known: precision = {', '.join(known)}.")
+    return options.get("precision", "declared")
+
+
+def _owned(array: Array) -> Array:
+    """A contiguous array torch may wrap: it warns about arrays it must not write to."""
+    import numpy as np
+
+    return np.require(array, requirements=["C", "W"])
+
+
+def _widened(tensor: Any) -> Any:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+RUNTIME = ReferenceRuntime()
