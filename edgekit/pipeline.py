@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgekit import registry
 from edgekit.core import worker
 from edgekit.core.artifact import Artifact, ExportOptions
-from edgekit.core.compressed import Compressed
+from edgekit.core.compressed import Compressed, read_record
+from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import OutputError, UsageError
 from edgekit.core.files import sha256, write_text, writing_folder
 from edgekit.core.plugins import Progress, silent
@@ -75,7 +76,7 @@ def compress(
         OutputError: ``output`` exists, or cannot be written.
         EdgekitError: What the model, the data or a step does not allow.
     """
-    from edgekit.compress.capture import capture
+    from edgekit.compression.capture import capture
 
     plan = read_recipe(recipe)
     if output is not None:
@@ -134,44 +135,66 @@ def export(
         ConversionError: A target cannot take the program; the targets before it are kept.
     """
     run = _run_folder(source, output)
+    options = options or ExportOptions()
     converters = {name: registry.converter(name) for name in dict.fromkeys(targets)}
     if not converters:
         raise UsageError(f"No target was asked for; known: {', '.join(registry.names('converters'))}.")
     for converter in converters.values():
         registry.require(converter)
-    quantized = "int8" in {_precision(run)}
-    jobs = [(name, precision) for name in converters for precision in (("int8", "float32") if quantized else ("float32",))]
-    jobs = [job for job in jobs if job[1] == "int8" or float_baseline or not quantized]
-    folders = {job: run.artifacts / (job[0] if job[1] == "int8" else f"{job[0]}-float32") for job in jobs}
-    _refuse_existing(folders.values(), force=force)
-    for done, (name, precision) in enumerate(jobs):
-        progress(f"export {name} {precision}", done, len(jobs))
-        answer = worker.call(
+    jobs = _conversions(run, converters, float_baseline=float_baseline)
+    missing = [job for job in jobs if not _is_made(job, run, options, force=force)]
+    for done, (name, folder, as_float) in enumerate(missing):
+        progress(f"export {folder.name}", done, len(missing))
+        arguments = {"target": name, "run": str(run.path.resolve()), "folder": folder.name, "as_float": as_float}
+        digest = worker.call(
             "edgekit.pipeline:convert_in_worker",
-            {
-                "target": name,
-                "compressed": str(run.compressed.resolve()),
-                "folder": str(folders[name, precision].resolve()),
-                "as_float": quantized and precision == "float32",
-                "options": (options or ExportOptions()).model_dump(),
-            },
-            what=f"converting to {name} ({precision})",
+            {**arguments, "options": options.model_dump()},
+            what=f"converting to {folder.name}",
             hides=converters[name].hides,
             log=run.log,
         )
-        run.record_stage(f"export {name} {precision}", digest=str(answer))
-    progress("export", len(jobs), len(jobs))
-    return Artifacts(run, tuple(Artifact.load(folder) for folder in folders.values()))
+        run.record_stage(f"export {folder.name}", digest=str(digest))
+    progress("export", len(missing), len(missing))
+    return Artifacts(run, tuple(Artifact.load(folder) for _, folder, _ in jobs))
 
 
-def convert_in_worker(*, target: str, compressed: str, folder: str, as_float: bool, options: dict[str, Any]) -> str:
+def _conversions(run: RunFolder, targets: Iterable[str], *, float_baseline: bool) -> list[tuple[str, Path, bool]]:
+    """(target, artifact folder, convert the float program instead) for each file to make."""
+    contract = QuantizationContract.read_json(run.compressed / "contract.json")
+    if not contract.entries:
+        return [(name, run.artifacts / f"{name}-float32", False) for name in targets]
+    floats = [True] if float_baseline else []
+    return [
+        (name, run.artifacts / (f"{name}-float32" if as_float else name), as_float)
+        for name in targets
+        for as_float in (False, *floats)
+    ]
+
+
+def _is_made(job: tuple[str, Path, bool], run: RunFolder, options: ExportOptions, *, force: bool) -> bool:
+    """Whether an earlier export left exactly this artifact, so that an interrupted export goes on where it stopped.
+
+    Raises:
+        OutputError: Another artifact lies there.
+    """
+    folder = job[1]
+    if force or not folder.exists():
+        return False
+    made = Artifact.load(folder)
+    if made.source_sha256 == sha256(run.compressed / "compressed.json") and made.options == options:
+        return True
+    raise OutputError(f"{folder} holds an artifact of another program or with other options. Replace it with --force.")
+
+
+def convert_in_worker(*, target: str, run: str, folder: str, as_float: bool, options: dict[str, Any]) -> str:
     """Convert one program inside a worker; returns the artifact's digest."""
-    state = Compressed.load(Path(compressed))
+    place = RunFolder(Path(run))
+    state = Compressed.load(place.compressed)
     converter = registry.converter(target)
-    if as_float:
-        state = state.as_float()
-    with writing_folder(Path(folder)) as temporary:
-        artifact = converter.convert(state, output=temporary, options=ExportOptions.parse(options, source="export options"))
+    choices = ExportOptions.parse(options, source="export options")
+    with writing_folder(place.artifacts / folder) as temporary:
+        artifact = converter.convert(state.as_float() if as_float else state, output=temporary, options=choices)
+        artifact = artifact.replace(source_sha256=sha256(place.compressed / "compressed.json"), options=choices)
         artifact.save(temporary)
     return artifact.sha256
 
@@ -191,8 +214,6 @@ def validate(
         UsageError: The run holds no artifacts, or its task file is gone or changed.
         DeviceError: A device was lost.
     """
-    from edgekit.core.compressed import read_record
-    from edgekit.core.contract import QuantizationContract
     from edgekit.device_tests.profiles import load_profile
     from edgekit.device_tests.validate import layer_errors, validate_device
 
@@ -253,18 +274,6 @@ def _run_folder(source: Compressed | Path | str, output: Path | None) -> RunFold
     RunFolder(path).check_free(force=False)
     _save_run(source, path, source=None)
     return RunFolder(path)
-
-
-def _precision(run: RunFolder) -> str:
-    from edgekit.core.contract import QuantizationContract
-
-    return "int8" if QuantizationContract.read_json(run.compressed / "contract.json").entries else "float32"
-
-
-def _refuse_existing(folders: Any, *, force: bool) -> None:
-    for folder in folders:
-        if folder.exists() and not force:
-            raise OutputError(f"{folder} exists already. Replace it with --force.")
 
 
 def _task_again(manifest: Manifest) -> Task:

@@ -46,6 +46,7 @@ class Artifact(Record):
         preprocessing: The task's own preprocessing description, passed through.
         contract_report: What became of every contract entry, read back from the bytes.
         companions: Other files made with it: name -> path (e.g. ``"ort"`` and its operator config).
+        source_sha256: Digest of the compressed program's record it was made from.
         versions: Tool versions that made it.
         options: The export options used.
         notes: What a user should know (ops that stayed float, fallbacks taken).
@@ -63,6 +64,7 @@ class Artifact(Record):
     preprocessing: dict[str, Any] = {}
     contract_report: ContractReport = ContractReport()
     companions: dict[str, Path] = {}
+    source_sha256: str = ""
     versions: dict[str, str] = {}
     options: ExportOptions = ExportOptions()
     notes: tuple[str, ...] = ()

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import operator
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekit.compress.quantize.canonical import constant
-from edgekit.compress.quantize.capability import Family, family_of
+from edgekit.compression.quantize.canonical import constant
+from edgekit.compression.quantize.capability import Family, family_of
 from edgekit.core.contract import FloatLayer
 from edgekit.core.errors import RecipeError, nearest
 
@@ -150,7 +152,7 @@ def _matches(layer: str, pattern: str) -> bool:
 
 def _decide(module: GraphModule, node: Node, layer: str, keep_float: Sequence[str]) -> tuple[Family | None, str]:
     """The row that quantizes this node, or None and why not (no reason for index arithmetic and the like)."""
-    if not _is_float(node):
+    if not _computes_float(node):
         return None, ""
     family = family_of(node.target)
     if family is None:
@@ -193,8 +195,16 @@ def _is_float(node: Node) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype == torch.float32
 
 
+def _computes_float(node: Node) -> bool:
+    """Whether the node turns tensors into float tensors; picking from a tuple and making constants do not."""
+    value = node.meta.get("val")
+    parts = value if isinstance(value, tuple | list) else [value]
+    makes = any(isinstance(part, torch.Tensor) and part.dtype == torch.float32 for part in parts)
+    return makes and bool(node.all_input_nodes) and node.target is not operator.getitem
+
+
 def _operator(node: Node) -> str:
-    return str(node.target).removeprefix("aten.").split(".")[0]
+    return getattr(node.target, "__name__", str(node.target)).removeprefix("aten.").split(".")[0]
 
 
 def _fused_end(node: Node, family: Family) -> Node:
@@ -207,42 +217,50 @@ def _fused_end(node: Node, family: Family) -> Node:
 
 
 def _drop_idle_moves(kernels: list[Kernel]) -> list[Kernel]:
-    """Leave a reshape (or other shared kernel) float where no integer kernel makes its input."""
+    """Leave a reshape or transpose float where it moves a float value, or moves integers only for float readers.
+
+    The integers then begin after the move, or end before it. Model inputs and outputs count as integer sides.
+    """
     makers = {kernel.end for kernel in kernels}
-    kept: list[Kernel] = []
+    forward: list[Kernel] = []
     for kernel in kernels:
-        idle = kernel.family.role == "shared" and not any(argument in makers for argument in kernel.activation_arguments)
-        if idle and not _reads_kernel(kernel, kernels):
+        if _is_move(kernel) and not any(
+            argument in makers or argument.op == "placeholder" for argument in kernel.activation_arguments
+        ):
             makers.discard(kernel.end)
         else:
+            forward.append(kernel)
+    readers = {kernel.node for kernel in forward}
+    kept: list[Kernel] = []
+    for kernel in reversed(forward):
+        if _is_move(kernel) and not any(user in readers or user.op == "output" for user in kernel.end.users):
+            readers.discard(kernel.node)
+        else:
             kept.append(kernel)
-    return kept
+    return kept[::-1]
 
 
-def _reads_kernel(kernel: Kernel, kernels: Sequence[Kernel]) -> bool:
-    readers = set(kernel.end.users)
-    return kernel.family.name != "move" or any(other.node in readers and other.family.role != "shared" for other in kernels)
+def _is_move(kernel: Kernel) -> bool:
+    return kernel.family.name == "move"
 
 
 def _name_values(module: GraphModule, kernels: Sequence[Kernel]) -> dict[Node, Value]:
     """A value for each kernel's result and each float value or input a kernel reads, in graph order."""
     by_end = {kernel.end: kernel for kernel in kernels}
     read = {argument for kernel in kernels for argument in kernel.activation_arguments}
-    taken: dict[str, int] = {}
+    nodes = [node for node in module.graph.nodes if node in by_end or node in read]
+    layers = [by_end[node].layer if node in by_end else layer_of(node) for node in nodes]
+    taken: Counter[str] = Counter()
     values: dict[Node, Value] = {}
-    for node in module.graph.nodes:
+    for node, layer in zip(nodes, layers, strict=True):
         kernel = by_end.get(node)
-        if kernel is None and node not in read:
-            continue
-        op = _operator_of(kernel, node)
-        layer = kernel.layer if kernel else layer_of(node)
-        base = _base_name(node, layer, kernel)
-        taken[base] = taken.get(base, 0) + 1
+        base = _base_name(node, layer, kernel, alone=layers.count(layer) == 1)
+        taken[base] += 1
         values[node] = Value(
             node=node,
             name=base if taken[base] == 1 else f"{base}:{taken[base]}",
             layer=layer,
-            op=op,
+            op=_operator_of(kernel, node),
             is_input=node.op == "placeholder",
             made_by_kernel=kernel is not None,
             fixed_range=kernel.family.range if kernel else None,
@@ -258,14 +276,14 @@ def _operator_of(kernel: Kernel | None, node: Node) -> str:
     return first if kernel.end is kernel.node else f"{first}+{_operator(kernel.end)}"
 
 
-def _base_name(node: Node, layer: str, kernel: Kernel | None) -> str:
-    """Module path for a layer's own result, ``path.op`` for an operator written in a ``forward``."""
+def _base_name(node: Node, layer: str, kernel: Kernel | None, *, alone: bool) -> str:
+    """Module path for the one result of a ``torch.nn`` layer, ``path.op`` for an operator written in a ``forward``."""
     if node.op == "placeholder":
         return node.name
     first = kernel.node if kernel else node
     stack = first.meta.get("nn_module_stack") or {}
     owner = str(list(stack.values())[-1][1]) if stack else ""
-    if layer and owner.startswith("torch.nn.modules."):
+    if layer and alone and owner.startswith("torch.nn.modules."):
         return layer
     return f"{layer}.{_operator(first)}" if layer else _operator(first)
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.compress.capture import capture
-from edgekit.compress.quantize import RUNNER
-from edgekit.compress.quantize.canonical import canonicalize
-from edgekit.compress.quantize.capability import families, family_of
-from edgekit.compress.quantize.grid import activation_grid, bias_integers, weight_grid, weight_integers
+from edgekit.compression.capture import capture
+from edgekit.compression.quantize import RUNNER
+from edgekit.compression.quantize.canonical import canonicalize
+from edgekit.compression.quantize.capability import families, family_of
+from edgekit.compression.quantize.grid import activation_grid, bias_integers, weight_grid, weight_integers
 from edgekit.core.compressed import Compressed
 from edgekit.core.errors import ContractError, DataError, IntegrityError, RecipeError, UsageError
 from edgekit.core.plugins import silent

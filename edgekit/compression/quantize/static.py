@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from edgekit.compress.quantize.calibrate import calibrate
-from edgekit.compress.quantize.canonical import canonicalize
-from edgekit.compress.quantize.lower import Lowered, lower
-from edgekit.compress.quantize.plan import Plan, make_plan
+from edgekit.compression.quantize.calibrate import calibrate
+from edgekit.compression.quantize.canonical import canonicalize
+from edgekit.compression.quantize.lower import Lowered, lower
+from edgekit.compression.quantize.plan import Plan, make_plan
 from edgekit.core.compressed import Compressed, StepRecord
 from edgekit.core.contract import QuantizationContract, TensorQuantization
 from edgekit.core.errors import ContractError, UsageError
@@ -30,7 +30,7 @@ __all__ = ["quantize_static"]
 
 
 def quantize_static(state: Compressed, *, step: Quantize, task: Task, progress: Progress) -> tuple[Compressed, StepRecord]:
-    """Quantize weights, activations and biases of ``state.program``; see :mod:`edgekit.compress.quantize`."""
+    """Quantize weights, activations and biases of ``state.program``; see :mod:`edgekit.compression.quantize`."""
     if state.contract.entries:
         raise UsageError("The program is quantized already; a recipe can hold one quantize step.")
     clock, cpu = time.perf_counter(), time.process_time()

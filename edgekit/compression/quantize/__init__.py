@@ -30,7 +30,7 @@ class QuantizeRunner:
             DataError: Calibration data is missing or bad.
             ContractError: A layer cannot be put on an integer grid.
         """
-        from edgekit.compress.quantize.static import quantize_static
+        from edgekit.compression.quantize.static import quantize_static
 
         if not isinstance(step, Quantize):
             raise TypeError(f"expected a Quantize step, got {type(step).__name__}")

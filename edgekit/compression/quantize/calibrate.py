@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from edgekit.compress.capture import split_batches
+from edgekit.compression.capture import split_batches
 from edgekit.core.errors import ContractError, DataError
 
 if TYPE_CHECKING:
-    from edgekit.compress.quantize.plan import Plan
+    from edgekit.compression.quantize.plan import Plan
     from edgekit.core.plugins import Progress
     from edgekit.core.task import Task
     from edgekit.core.tensors import Array

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekit.compress.quantize.calibrate import Range
-from edgekit.compress.quantize.canonical import constant, copy_used, put_constant
-from edgekit.compress.quantize.grid import Grid, activation_grid, bias_integers, weight_grid, weight_integers
-from edgekit.compress.quantize.plan import Kernel, Plan, Value, source_of
+from edgekit.compression.quantize.calibrate import Range
+from edgekit.compression.quantize.canonical import constant, copy_used, put_constant
+from edgekit.compression.quantize.grid import Grid, activation_grid, bias_integers, weight_grid, weight_integers
+from edgekit.compression.quantize.plan import Kernel, Plan, Value, source_of
 from edgekit.core.contract import TensorQuantization
 from edgekit.core.program import register_operators
 from edgekit.core.tensors import quantize

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.compress.capture import capture, split_batches
+from edgekit.compression.capture import capture, split_batches
 from edgekit.core.errors import CaptureError, DataError, TaskError, UnsupportedOpError
 from edgekit.core.recipe import Recipe
 from edgekit.core.task import Task
