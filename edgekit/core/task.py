@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.core.errors import DataError, TaskError
+from edgekit.core.errors import DataError, EdgekitError, TaskError
 from edgekit.core.metric import Metric, top1
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class Task:
                 )
             try:
                 model = model()
+            except EdgekitError:
+                raise
             except Exception as reason:
                 raise TaskError(f"Task '{self.name}': building the model failed. {_own_line(reason)}") from reason
             if not isinstance(model, torch.nn.Module):
