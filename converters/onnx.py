@@ -1,0 +1,235 @@
+"""Program -> ONNX file with Q/DQ nodes, and ONNX Runtime's own ``.ort`` format beside it.
+
+::
+
+    ExportedProgram ──torch.onnx──> graph ──onnx_rewrite──> graph ONNX Runtime fuses ──onnx_edges──> model.onnx
+                                                                                       onnx_report <── bytes
+                                                                                       onnx_ort ──> model.ort
+
+The integers stay those of the contract; activations become uint8 with a shifted zero point unless asked otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from edgekit.core.artifact import Artifact, ExportOptions
+from edgekit.core.contract import ContractReport
+from edgekit.core.errors import ConversionError, UnsupportedOpError
+from edgekit.core.files import sha256, write_bytes
+from edgekit.core.run import tool_versions
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+    from torch.export import ExportedProgram
+    from torch.fx import Node
+
+    from edgekit.converters.onnx_edges import Edges
+    from edgekit.core.compressed import Compressed
+
+__all__ = ["CONVERTER", "OnnxConverter"]
+
+_OPSET = 20  # the newest that torch's operator library is written for; ONNX Runtime runs it since 1.17
+_FLOAT_LEFTOVERS = {"DequantizeLinear", "QuantizeLinear"}
+_INTEGER_KERNELS = re.compile(r"QLinear|QGemm|MatMulInteger|ConvInteger|DynamicQuantize")
+_MOVES_ANYTHING = {
+    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "ReduceMax", "ReduceMin", "Reshape", "Resize", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+}  # fmt: skip
+
+
+class OnnxConverter:
+    """Program -> ``model.onnx``, ``model.ort`` and its operator config."""
+
+    name = "onnx"
+    extra = "onnx"
+    modules = ("onnx", "onnxscript", "onnx_ir", "onnxruntime")
+    hides = ("tensorflow", "keras", "coremltools", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "jax", "transformers", "torchvision")
+
+    def convert(self, compressed: Compressed, *, output: Path, options: ExportOptions) -> Artifact:
+        """Write the files into ``output`` and say what became of every contract entry.
+
+        Raises:
+            UnsupportedOpError: Names the operator, its layer and what to do.
+            ConversionError: torch, ONNX or ONNX Runtime refused the program.
+        """
+        from edgekit.converters import onnx_ort
+
+        model = _export(compressed)
+        edges = _shape(model.graph, compressed, options)
+        data = _serialize(model, compressed, edges)
+        path = output / "model.onnx"
+        write_bytes(path, data)
+        companions = onnx_ort.write_ort(path)
+        return Artifact(
+            target=self.name,
+            path=path,
+            sha256=sha256(path),
+            size_bytes=path.stat().st_size,
+            precision=compressed.precision,
+            inputs=edges.inputs,
+            outputs=edges.outputs,
+            labels=compressed.record.labels,
+            preprocessing=compressed.record.preprocessing,
+            contract_report=_report(path, compressed, edges),
+            companions=companions,
+            versions=tool_versions(),
+            options=options,
+            notes=(*edges.notes, *_kernel_notes(path, compressed), onnx_ort.NOTE),
+        )
+
+
+CONVERTER = OnnxConverter()
+
+
+def _export(compressed: Compressed) -> ir.Model:
+    """The program as an ONNX graph with its own value names.
+
+    Raises:
+        UnsupportedOpError: An operator has no ONNX form.
+        ConversionError: torch's exporter failed otherwise.
+    """
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about its own pytree API here
+            exported: Any = torch.onnx.export(compressed.program, dynamo=True, external_data=False, verbose=False, opset_version=_OPSET)
+    except Exception as reason:
+        raise _explain(reason, compressed.program) from reason
+    return cast("ir.Model", exported.model)
+
+
+def _explain(reason: BaseException, program: ExportedProgram) -> ConversionError:
+    """What the exporter's chain of exceptions says, in one sentence that names operator and layer."""
+    chain: list[BaseException] = []
+    link: BaseException | None = reason
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    text = "\n".join(str(part) for part in chain)
+    named = re.search(r"translating node %?(\w+)", text)
+    node = next((node for node in program.graph.nodes if named and node.name == named.group(1)), None)
+    where = f" in layer '{_layer(node)}'" if node is not None and _layer(node) else ""
+    missing = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
+    if missing is not None:
+        return UnsupportedOpError(
+            f"Operator '{missing.group(1)}'{where} has no ONNX form in opset {_OPSET}."
+            " Write it with other operators of torch.nn.functional, or move it out of the model (before the first or after the last layer)."
+        )
+    last = next((line for part in reversed(chain) for line in str(part).splitlines() if line.strip()), type(chain[-1]).__name__)
+    operator = f" at operator '{node.target}'{where}" if node is not None else ""
+    return ConversionError(f"torch.onnx could not export the program{operator}: {type(chain[-1]).__name__}: {last}")
+
+
+def _layer(node: Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def _shape(graph: ir.Graph, compressed: Compressed, options: ExportOptions) -> Edges:
+    """Rewrite the graph for integer kernels, then name and type its edges."""
+    from edgekit.converters import onnx_edges, onnx_rewrite
+    from edgekit.converters.onnx_report import parameter_names
+
+    quantized = bool(compressed.contract.entries)
+    if quantized:
+        names = parameter_names(compressed.program)
+        biases = {names.get(entry.node, entry.node): entry for entry in compressed.contract.parameters if entry.role == "bias"}
+        onnx_rewrite.fuse_for_integers(graph)
+        onnx_rewrite.pad_integers(graph)
+        onnx_rewrite.integer_biases(graph, biases)
+        onnx_rewrite.own_zero_points(graph)
+        onnx_rewrite.drop_idle_axes(graph)
+        if options.activation_type == "uint8":
+            onnx_rewrite.retype_activations(graph)
+    onnx_edges.name_edges(graph, compressed.record)
+    if quantized and options.integer_io:
+        edges = onnx_edges.make_edges_integer(graph, compressed.record)
+    else:
+        edges = onnx_edges.describe(graph, compressed.record)
+    onnx_edges.name_nodes(graph)
+    return edges
+
+
+def _serialize(model: ir.Model, compressed: Compressed, edges: Edges) -> bytes:
+    """Sweep what is unused, write down where the model comes from, and let ONNX's own checker judge the bytes.
+
+    Raises:
+        ConversionError: The checker refused the model.
+    """
+    import onnx
+    import onnx_ir as ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    RemoveUnusedNodesPass()(model)
+    record = compressed.record
+    versions = tool_versions()
+    model.graph.name = record.name
+    model.producer_name, model.producer_version = "edgekit", versions.get("edgekit", "")
+    model.metadata_props.clear()
+    model.metadata_props.update(
+        {
+            "edgekit.inputs": json.dumps([spec.model_dump(mode="json") for spec in edges.inputs]),
+            "edgekit.outputs": json.dumps([spec.model_dump(mode="json") for spec in edges.outputs]),
+            "edgekit.recipe": str(record.recipe.get("name", "")),
+            "labels": json.dumps(list(record.labels)),
+            "preprocessing": json.dumps(record.preprocessing, default=str),
+        }
+    )
+    proto = ir.to_proto(model)
+    _thin_out(proto, quantized=bool(compressed.contract.entries))
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as reason:
+        raise ConversionError(f"The exported graph of '{record.name}' is not valid ONNX: {reason}") from reason
+    return proto.SerializeToString(deterministic=True)
+
+
+def _thin_out(proto: onnx.ModelProto, *, quantized: bool) -> None:
+    """Drop recorded shapes that readers find elsewhere: of constants, and in a quantized file of all but its integer tensors."""
+    import onnx
+
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    integers = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+    kept = [
+        value
+        for value in proto.graph.value_info
+        if value.name not in constants and (not quantized or value.type.tensor_type.elem_type in integers)
+    ]
+    for value in kept:
+        del value.metadata_props[:]
+    for tensor in proto.graph.initializer:
+        del tensor.metadata_props[:]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+
+
+def _report(path: Path, compressed: Compressed, edges: Edges) -> ContractReport:
+    from edgekit.converters.onnx_report import read_contract
+
+    return read_contract(path.read_bytes(), compressed.contract, compressed.program, renamed=edges.renamed)
+
+
+def _kernel_notes(path: Path, compressed: Compressed) -> tuple[str, ...]:
+    """Which operators ONNX Runtime runs as integers and which it runs in float, as its optimiser decided here."""
+    from edgekit.converters.onnx_ort import chosen_kernels
+
+    if not compressed.contract.entries:
+        return ()
+    chosen = chosen_kernels(path)
+    integer = {name: count for name, count in chosen.items() if _INTEGER_KERNELS.search(name)}
+    floats = {name: n for name, n in chosen.items() if name not in integer and name not in _FLOAT_LEFTOVERS and name not in _MOVES_ANYTHING}
+    notes = [f"Integer kernels of ONNX Runtime: {_list(integer)}."]
+    if floats:
+        notes.append(f"Run in float between DequantizeLinear and QuantizeLinear: {_list(floats)}.")
+    return tuple(notes)
+
+
+def _list(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} × {count}" for name, count in sorted(counts.items())) or "none"

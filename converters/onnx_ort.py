@@ -1,0 +1,81 @@
+"""What ONNX Runtime makes of an ONNX file: the ``.ort`` format for small builds, and which kernels it chose.
+
+``.ort`` is ONNX Runtime's own flatbuffer for reduced and mobile builds
+(https://onnxruntime.ai/docs/performance/model-optimizations/ort-format-models.html). It holds a graph that is already
+optimised, so what the optimiser would do for this processor alone must stay out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgekit.core.errors import ConversionError
+
+__all__ = ["NOTE", "chosen_kernels", "write_ort"]
+
+NOTE = (
+    "model.ort holds the graph optimised for every processor (fixed style; blocked NCHWc layouts of x86 left out);"
+    " on x86 a float model runs faster from model.onnx, an integer one the same."
+)
+_LAYOUT = "NchwcTransformer"  # writes x86-only blocked layouts into the graph
+_logger = logging.getLogger(__name__)
+
+
+def write_ort(model: Path) -> dict[str, Path]:
+    """Write ``model.ort`` and its required-operators config beside ``model.onnx``.
+
+    Returns:
+        ``{"ort": …, "operators": …}``.
+
+    Raises:
+        ConversionError: ONNX Runtime refused the file.
+    """
+    chatter = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(chatter), _root_logger_kept():
+            from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
+
+            convert_onnx_models_to_ort(model, optimization_styles=[OptimizationStyle.Fixed])
+    except Exception as reason:
+        raise ConversionError(f"ONNX Runtime cannot store {model.name} in its .ort format: {reason}") from reason
+    finally:
+        _logger.debug("%s", chatter.getvalue())
+    return {"ort": model.with_suffix(".ort"), "operators": model.with_suffix(".required_operators.config")}
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Importing the conversion tool calls ``logging.basicConfig``, which does nothing where the root has a handler."""
+    root, placeholder = logging.getLogger(), logging.NullHandler()
+    root.addHandler(placeholder)
+    try:
+        yield
+    finally:
+        root.removeHandler(placeholder)
+
+
+def chosen_kernels(model: Path) -> Counter[str]:
+    """Operators of the graph that ONNX Runtime executes on this machine, by type, after all its optimisations.
+
+    Raises:
+        ConversionError: ONNX Runtime refused the file.
+    """
+    import onnx
+    import onnxruntime
+
+    path = model.with_name(f".{model.name}.optimised.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 4  # it warns that such a file is for this machine only, which is why it is deleted
+    try:
+        onnxruntime.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"], disabled_optimizers=[_LAYOUT])
+        return Counter(node.op_type for node in onnx.load(path).graph.node)
+    except Exception as reason:
+        raise ConversionError(f"ONNX Runtime cannot load the model it was given: {reason}") from reason
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,173 @@
+"""What became of every contract entry in an ONNX file, read back from the file's bytes.
+
+Activations are found by the name of their quantize node, which the exporter keeps, and verified by scale and zero
+point; weights and biases by the name of their buffer (or, where the exporter merged equal ones, by content), and
+verified integer by integer and scale by scale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit.core.contract import ContractReport, EntryOutcome, QuantizationContract, TensorQuantization
+
+if TYPE_CHECKING:
+    import onnx
+    from torch.export import ExportedProgram
+
+    from edgekit.core.tensors import Array
+
+__all__ = ["parameter_names", "read_contract"]
+
+_SHIFTS = {"int8": 0, "uint8": 128}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """How a file stores one integer tensor: its type and its grid (``scale`` and ``zero_point`` flat)."""
+
+    dtype: str
+    scale: Array
+    zero_point: Array
+    channel_axis: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """The tensors of a file by name: constants, and the grids of all that are quantized or restored."""
+
+    constants: Mapping[str, Array]
+    grids: Mapping[str, _Stored]
+
+
+def read_contract(data: bytes, contract: QuantizationContract, program: ExportedProgram, *, renamed: Mapping[str, str]) -> ContractReport:
+    """Compare a file with the contract it was made from.
+
+    Args:
+        data: The .onnx file.
+        contract: What was decided.
+        program: The compressed program, which holds the integers.
+        renamed: Tensor that became an input or output of the file -> its name there.
+    """
+    import onnx
+
+    file = _read_file(onnx.load_model_from_string(data))
+    names, aliases = parameter_names(program), _merged_quantizes(program)
+    outcomes = []
+    for entry in contract.entries:
+        if entry.role in {"input", "activation"}:
+            outcomes.append(_activation(entry, file, [renamed.get(node, node) for node in aliases.get(entry.node, [entry.node])]))
+        else:
+            name = names.get(entry.node, entry.node)
+            outcomes.append(_parameter(entry, file, name, _expected(entry, program, name)))
+    return ContractReport(outcomes=tuple(outcomes))
+
+
+def parameter_names(program: ExportedProgram) -> dict[str, str]:
+    """Placeholder of a parameter or buffer -> its dotted name, which is the initializer's name in the file."""
+    signature = program.graph_signature
+    return {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+
+
+def _merged_quantizes(program: ExportedProgram) -> dict[str, list[str]]:
+    """Quantize node -> itself and every other quantize node of the same value on the same grid, which may be merged."""
+    groups: dict[str, list[str]] = {}
+    keys: dict[str, str] = {}
+    for node in program.graph.nodes:
+        if str(node.target) == "quantized_decomposed.quantize_per_tensor.default":
+            keys[node.name] = str(node.args)
+            groups.setdefault(str(node.args), []).append(node.name)
+    return {name: [name, *(other for other in groups[key] if other != name)] for name, key in keys.items()}
+
+
+def _read_file(model: onnx.ModelProto) -> _File:
+    import onnx.numpy_helper
+
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    grids: dict[str, _Stored] = {}
+    for node in model.graph.node:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and all(name in constants for name in node.input[1:3]):
+            tensor = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
+            scale = constants[node.input[1]]
+            zero_point = constants[node.input[2]] if len(node.input) > 2 else _default_zero_point(constants, tensor, scale)
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+            grids.setdefault(tensor, _Stored(str(zero_point.dtype), scale.reshape(-1), zero_point.reshape(-1), axis))
+    return _File(constants, grids)
+
+
+def _default_zero_point(constants: Mapping[str, Array], tensor: str, scale: Array) -> Array:
+    """Without a zero point it is 0, of the integer constant's own type or else uint8 (ONNX operator specification)."""
+    return np.zeros(scale.shape, constants[tensor].dtype if tensor in constants else np.uint8)
+
+
+def _activation(entry: TensorQuantization, file: _File, candidates: list[str]) -> EntryOutcome:
+    name = next((candidate for candidate in candidates if candidate in file.grids), "")
+    if not name:
+        return EntryOutcome(name=entry.name, outcome="dropped", reason="the file quantizes no tensor of this name: the exporter removed it as unused")
+    stored = file.grids[name]
+    shift = _SHIFTS.get(stored.dtype)
+    if shift is None or not np.array_equal(stored.scale, np.asarray(entry.scale, np.float32)):
+        return _dropped(entry, stored)
+    if not np.array_equal(stored.zero_point.astype(np.int64) - shift, entry.zero_point):
+        return _dropped(entry, stored)
+    if shift == 0:
+        return EntryOutcome(name=entry.name, outcome="honoured", tensor=name, dtype=stored.dtype)
+    reason = "the same real numbers as uint8, zero point + 128: ONNX Runtime's x86 kernels take unsigned activations"
+    return EntryOutcome(name=entry.name, outcome="re-typed", tensor=name, dtype=stored.dtype, zero_point_shift=shift, reason=reason)
+
+
+def _dropped(entry: TensorQuantization, stored: _Stored) -> EntryOutcome:
+    reason = f"the file has {stored.dtype} with scale {stored.scale.tolist()[:3]} and zero point {stored.zero_point.tolist()[:3]}"
+    return EntryOutcome(name=entry.name, outcome="dropped", reason=reason)
+
+
+def _expected(entry: TensorQuantization, program: ExportedProgram, name: str) -> Array | None:
+    """The integers the contract means: weights as they lie in the program, biases back from their float32 values."""
+    held: Any = program.state_dict.get(name)
+    held = program.constants.get(name) if held is None else held
+    if held is None:
+        return None
+    values: Array = held.detach().numpy()
+    if entry.role == "weight":
+        return values
+    integers: Array = np.rint(values.astype(np.float64) / np.asarray(entry.scale, np.float64)).astype(np.int32)
+    return integers
+
+
+def _parameter(entry: TensorQuantization, file: _File, name: str, expected: Array | None) -> EntryOutcome:
+    if expected is None:
+        return EntryOutcome(name=entry.name, outcome="dropped", reason=f"the program holds no constant '{name}'")
+    for candidate in [name, *_same_content(file, expected)]:
+        stored, values = file.grids.get(candidate), file.constants.get(candidate)
+        if stored is not None and values is not None and _holds(entry, stored, values, expected):
+            return EntryOutcome(name=entry.name, outcome="honoured", tensor=candidate, dtype=str(values.dtype))
+    if entry.role == "bias" and not expected.any():
+        return EntryOutcome(name=entry.name, outcome="folded", reason="every value is zero, so the layer has no bias in the file")
+    found = file.constants.get(name)
+    held = "no constant of this name" if found is None else f"{found.dtype} {list(found.shape)} with other values or scales"
+    return EntryOutcome(name=entry.name, outcome="dropped", reason=f"the file holds {held}")
+
+
+def _same_content(file: _File, expected: Array) -> list[str]:
+    return [
+        name
+        for name, values in file.constants.items()
+        if values.dtype == expected.dtype and values.shape == expected.shape and np.array_equal(values, expected)
+    ]
+
+
+def _holds(entry: TensorQuantization, stored: _Stored, values: Array, expected: Array) -> bool:
+    """Same integers, same scales along the same axis, zero points all zero."""
+    scale = np.asarray(entry.scale, np.float32)
+    same_axis = len(scale) == 1 or stored.channel_axis == (entry.channel_axis or 0)
+    return bool(
+        values.dtype == expected.dtype
+        and np.array_equal(values, expected)
+        and np.array_equal(stored.scale, scale)
+        and same_axis
+        and not stored.zero_point.any()
+    )
