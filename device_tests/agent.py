@@ -1,0 +1,212 @@
+"""The process on the device: loads an artifact, measures it, runs it, and writes down what it found.
+
+It reads and writes nothing but its job folder (:mod:`edgekit.device_tests.jobs`), so that any transport can carry it.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.core.contract import QuantizationContract
+from edgekit.core.errors import DataError
+from edgekit.core.tensors import TensorSpec, dequantize, quantize
+from edgekit.device_tests.arrays import read_arrays, write_arrays
+from edgekit.device_tests.jobs import Answers, Job, Timing, find_runtime
+from edgekit.device_tests.measurement import sample_rounds
+from edgekit.device_tests.memory import peak_bytes
+from edgekit.device_tests.parity import layer_parity
+
+if TYPE_CHECKING:
+    from edgekit.core.artifact import Artifact
+    from edgekit.core.compressed import CompressedRecord
+    from edgekit.core.plugins import Runtime, Session
+    from edgekit.core.tensors import Array
+
+__all__ = ["evaluate", "evaluate_stacked", "run"]
+
+_MORE_FIRST_RUNS = 2
+_LONGEST_REPEATED_LOAD_S = 2.0
+
+
+def run(job: str) -> None:
+    """Execute the job folder ``job``.
+
+    Raises:
+        EdgekitError: Whatever the runtime says about the model.
+    """
+    folder = Path(job)
+    plan = Job.read_json(folder / "job.json")
+    if plan.kind == "answers":
+        _answer(plan, folder)
+    else:
+        _time(plan, folder)
+
+
+def evaluate(session: Session, inputs: Mapping[str, Array], *, edges: Artifact | CompressedRecord) -> dict[str, Array]:
+    """Answers to all samples in the model's own batch size; the last batch is filled by repetition and cut.
+
+    Args:
+        session: The loaded model.
+        inputs: Input name -> ``[N, ...]``, real values.
+        edges: Says how inputs and outputs look.
+
+    Returns:
+        Output name -> ``[N, ...]``, real values.
+    """
+    import numpy as np
+
+    size = edges.inputs[0].shape[0] if edges.inputs[0].shape else 1
+    count = len(next(iter(inputs.values())))
+    parts: dict[str, list[Array]] = {spec.name: [] for spec in edges.outputs}
+    for start in range(0, count, size):
+        rows = np.minimum(np.arange(start, start + size), count - 1)
+        answers = _infer(session, {name: np.ascontiguousarray(array[rows]) for name, array in inputs.items()}, edges)
+        for name, values in answers.items():
+            parts[name].append(_by_sample(values, size, name)[: count - start].copy())
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def evaluate_stacked(session: Session, inputs: Mapping[str, Array], *, edges: Artifact | CompressedRecord) -> dict[str, Array]:
+    """Answers to golden inputs: input name -> ``[S, *shape]`` to output name -> ``[S, *shape]``."""
+    import numpy as np
+
+    answers = [_infer(session, sample, edges) for sample in _stacked(inputs)]
+    return {spec.name: np.stack([answer[spec.name] for answer in answers]) for spec in edges.outputs}
+
+
+def _answer(plan: Job, folder: Path) -> None:
+    (artifact,) = plan.artifacts
+    runtime = find_runtime(plan.runtime)
+    golden = read_arrays(folder / "golden.npz")
+    session, result = _measured_load(
+        plan, runtime, folder / artifact.path, sample=_encode(next(_stacked(golden)), artifact.inputs)
+    )
+    outputs = {f"golden/{name}": array for name, array in evaluate_stacked(session, golden, edges=artifact).items()}
+    if (folder / "evaluation.npz").exists():
+        answers = evaluate(session, read_arrays(folder / "evaluation.npz"), edges=artifact)
+        outputs |= {f"evaluation/{name}": array for name, array in answers.items()}
+    session.close()
+    write_arrays(folder / "outputs.npz", outputs)
+    if plan.replay:
+        result = _replay(result, runtime, folder, artifact=artifact.replace(path=folder / artifact.path), threads=plan.threads)
+    result.write_json(folder / "result.json")
+
+
+def _measured_load(plan: Job, runtime: Runtime, path: Path, *, sample: Mapping[str, Array]) -> tuple[Session, Answers]:
+    """Load a model and make a few inferences, with the clocks and the memory of that."""
+    version = runtime.version()
+    base_bytes = peak_bytes()
+    start, cpu_start = time.perf_counter(), time.process_time()
+    session = runtime.load(path, threads=plan.threads, options=plan.options)
+    load_s, load_cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
+    first_load_s = load_s
+    start = time.perf_counter()
+    session.run(sample)
+    first_inference_s = time.perf_counter() - start
+    for _ in range(_MORE_FIRST_RUNS):
+        session.run(sample)
+    peak = peak_bytes()
+    if load_s < _LONGEST_REPEATED_LOAD_S:
+        session.close()
+        start, cpu_start = time.perf_counter(), time.process_time()
+        session = runtime.load(path, threads=plan.threads, options=plan.options)
+        load_s, load_cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
+    return session, Answers(
+        runtime_version=version,
+        first_load_ms=first_load_s * 1e3,
+        load_ms=load_s * 1e3,
+        load_cpu_ms=load_cpu_s * 1e3,
+        first_inference_ms=first_inference_s * 1e3,
+        peak_bytes=peak,
+        base_bytes=base_bytes,
+    )
+
+
+def _replay(result: Answers, runtime: Runtime, folder: Path, *, artifact: Artifact, threads: int) -> Answers:
+    contract = QuantizationContract.read_json(folder / "contract.json")
+    recorded = read_arrays(folder / "recorded.npz")
+    try:
+        replayed = runtime.replay_layers(artifact, contract, recorded, threads=threads)
+        return result.replace(layers=layer_parity(contract, recorded, replayed))
+    except Exception as reason:  # the answers are there: a file whose layers cannot be cut out must not lose them
+        traceback.print_exc()
+        return result.replace(layers_failure=f"{type(reason).__name__}: {reason}")
+
+
+def _time(plan: Job, folder: Path) -> None:
+    runtime = find_runtime(plan.runtime)
+    sample = next(_stacked(read_arrays(folder / "golden.npz")))
+    sessions = {
+        artifact.label: (
+            runtime.load(folder / artifact.path, threads=plan.threads, options=plan.options),
+            _encode(sample, artifact.inputs),
+        )
+        for artifact in plan.artifacts
+    }
+    calls = {label: _Call(session, inputs) for label, (session, inputs) in sessions.items()}
+    series = sample_rounds(calls, budget_s=plan.budget_s, fewest_rounds=plan.fewest_rounds)
+    arrays = {f"{label}/{name}": getattr(one, name) for label, one in series.items() for name in ("wall_ns", "cpu_ns", "rounds")}
+    write_arrays(folder / "outputs.npz", arrays)
+    Timing(preemption_counts={label: one.preemption_count for label, one in series.items()}).write_json(folder / "result.json")
+
+
+class _Call:
+    """One inference, always the same."""
+
+    def __init__(self, session: Session, inputs: Mapping[str, Array]) -> None:
+        self.session = session
+        self.inputs = inputs
+
+    def __call__(self) -> object:
+        return self.session.run(self.inputs)
+
+
+def _infer(session: Session, inputs: Mapping[str, Array], edges: Artifact | CompressedRecord) -> dict[str, Array]:
+    """One inference in real values, whatever the artifact's own input and output types are."""
+    answers = session.run(_encode(inputs, edges.inputs))
+    return {spec.name: _decode(answers[spec.name], spec) for spec in edges.outputs}
+
+
+def _encode(inputs: Mapping[str, Array], specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
+    import numpy as np
+
+    encoded: dict[str, Array] = {}
+    for spec in specs:
+        values = inputs[spec.name]
+        if spec.scale is None or values.dtype.kind != "f":
+            encoded[spec.name] = values
+            continue
+        limits = np.iinfo(spec.dtype)
+        encoded[spec.name] = quantize(
+            values, scale=spec.scale, zero_point=spec.zero_point or 0, minimum=limits.min, maximum=limits.max, dtype=spec.dtype
+        )
+    return encoded
+
+
+def _decode(values: Array, spec: TensorSpec) -> Array:
+    if spec.scale is None:
+        return values
+    return dequantize(values, scale=spec.scale, zero_point=spec.zero_point or 0)
+
+
+def _by_sample(values: Array, size: int, name: str) -> Array:
+    """An output with one row a sample."""
+    if values.ndim and values.shape[0] == size:
+        return values
+    if size == 1:
+        return values[None]
+    raise DataError(
+        f"Output '{name}' has shape {list(values.shape)} for a batch of {size}: its first axis is not the batch, so samples"
+        " cannot be told apart. Export the model with a batch of 1."
+    )
+
+
+def _stacked(inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+    import numpy as np
+
+    for index in range(len(next(iter(inputs.values())))):
+        yield {name: np.ascontiguousarray(array[index]) for name, array in inputs.items()}

@@ -1,0 +1,294 @@
+"""The questions a release is asked, and how each is answered from numbers.
+
+============== ============================================== ====================================================
+gate           passes when                                    asked of
+============== ============================================== ====================================================
+runs           (only shown when it failed)                    every artifact that ships
+contract       no entry is dropped                            artifacts with integers
+layer parity   enough values lie within the allowed steps     artifacts with integers
+metric drop    95 % upper bound of the paired drop < limit    every artifact that ships
+slowdown       95 % upper bound of the ratio <= limit         artifacts with integers, on measured evidence
+latency p90    95 % upper bound of the percentile <= limit    every artifact that ships, on measured evidence
+load time      found <= limit                                 every artifact that ships, on measured evidence
+peak memory    found <= limit                                 every artifact that ships, on measured evidence
+size           found <= limit                                 every artifact that ships
+============== ============================================== ====================================================
+
+A gate with an interval fails when the whole interval lies beyond the limit, and is inconclusive when the limit lies
+inside it. What ships are the compressed artifacts; float baselines are judged only where nothing else was exported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from edgekit.core.contract import QuantizationContract
+from edgekit.core.measurement import Evidence, Measurement
+from edgekit.core.profile import Budgets, DeviceProfile, Tolerances
+from edgekit.core.validation import ArtifactResult, LayerParity, MetricResult
+from edgekit.core.verdict import Gate, Outcome
+from edgekit.device_tests.paired import quantile_interval, samples_to_decide
+
+if TYPE_CHECKING:
+    from edgekit.core.artifact import Artifact
+
+__all__ = ["Finding", "contract_gate", "device_gates", "layer_gate", "metric_gate", "notes", "shipped"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One artifact's result with what the gates need beside it.
+
+    Args:
+        result: What was found.
+        layers_failure: Why its layers could not be replayed.
+        timing_failure: Why its latency could not be measured.
+    """
+
+    result: ArtifactResult
+    layers_failure: str = ""
+    timing_failure: str = ""
+
+
+def shipped(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings of what ships: compressed artifacts; the float ones where there are no others."""
+    compressed = [finding for finding in findings if finding.result.artifact.precision != "float32"]
+    return compressed or list(findings)
+
+
+def device_gates(profile: DeviceProfile, contract: QuantizationContract, findings: Sequence[Finding]) -> tuple[Gate, ...]:
+    """All gates of one device, artifact by artifact."""
+    return tuple(gate for finding in shipped(findings) for gate in _artifact_gates(profile, contract, finding))
+
+
+def notes(profile: DeviceProfile, findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What was not asked, and why."""
+    timed = [name for name, limit in profile.budgets if limit is not None and name != "size_bytes"]
+    others = [one.result for one in shipped(findings) if one.result.evidence is not Evidence.MEASURED and not one.result.failure]
+    return tuple(
+        f"{result.artifact.label} ran in {result.runtime}: {result.evidence.value} evidence, so its times and memory are not"
+        f" the device's, and no gate was asked about {', '.join(timed)}."
+        for result in others
+        if timed
+    )
+
+
+def _artifact_gates(profile: DeviceProfile, contract: QuantizationContract, finding: Finding) -> Iterator[Gate]:
+    result = finding.result
+    target = result.artifact.label
+    if result.failure:
+        yield _runs_gate(result)
+        return
+    if result.artifact.precision != "float32":
+        yield contract_gate(result.artifact, contract)
+        expected = _computed_entries(result.artifact, contract)
+        yield layer_gate(target, result.layers, expected=expected, tolerances=profile.tolerances, failure=finding.layers_failure)
+    yield metric_gate(target, result.metric, tolerances=profile.tolerances)
+    if result.evidence is Evidence.MEASURED:
+        yield from _timing_gates(finding, profile.budgets)
+    if profile.budgets.size_bytes is not None:
+        yield _size_gate(result.artifact, profile.budgets.size_bytes)
+
+
+def _computed_entries(artifact: Artifact, contract: QuantizationContract) -> list[str]:
+    """Entries that a layer of the file computes, by the contract report."""
+    held = artifact.contract_report.tensors
+    return [entry.name for entry in contract.activations if entry.role == "activation" and entry.name in held]
+
+
+def _runs_gate(result: ArtifactResult) -> Gate:
+    return Gate(
+        name="runs",
+        target=result.artifact.label,
+        found=result.failure,
+        limit=f"answers every input in {result.runtime}",
+        outcome=Outcome.FAIL,
+        advice="Read the message and the run's log; export again, or leave this target out.",
+    )
+
+
+def contract_gate(artifact: Artifact, contract: QuantizationContract) -> Gate:
+    """Whether the file holds every entry of the contract, by the report that was read back from its bytes."""
+    outcomes = {outcome.name: outcome for outcome in artifact.contract_report.outcomes}
+    missing = [entry.name for entry in contract.entries if entry.name not in outcomes]
+    dropped = [outcome for outcome in outcomes.values() if outcome.outcome == "dropped"]
+    counts = artifact.contract_report.counts
+    found = ", ".join(f"{counts[kind]} {kind}" for kind in ("honoured", "re-typed", "folded", "dropped") if counts.get(kind))
+    if missing:
+        found = f"{found or 'nothing'}; {len(missing)} not reported ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''})"
+    advice = ""
+    if dropped:
+        first = dropped[0]
+        reason = first.reason or "no reason given"
+        advice = f"'{first.name}' is not in the file ({reason}): keep that layer float (keep_float) or change the layer."
+    elif missing:
+        advice = "The converter did not report on every entry; export again with the converter that made the contract's run."
+    return Gate(
+        name="contract",
+        target=artifact.label,
+        found=found,
+        limit=f"0 of {len(contract.entries)} entries dropped",
+        outcome=Outcome.FAIL if dropped or missing else Outcome.PASS,
+        advice=advice,
+    )
+
+
+def layer_gate(
+    target: str, layers: Sequence[LayerParity], *, expected: Sequence[str], tolerances: Tolerances, failure: str = ""
+) -> Gate:
+    """Whether every layer of the file, fed the program's own integers, answers as the program does.
+
+    Args:
+        target: The artifact's label.
+        layers: What the replay found.
+        expected: Entries that the file computes.
+        tolerances: How far and how many.
+        failure: Why there was no replay.
+    """
+    steps, needed = tolerances.layer_steps, tolerances.layer_within_share
+    limit = f"{100 * needed:g} % within {steps} step{'s' if steps != 1 else ''}"
+    gate = Gate(name="layer parity", target=target, found=failure, limit=limit, outcome=Outcome.INCONCLUSIVE)
+    if failure:
+        advice = "The file's layers could not be run one by one; the run's log holds the details."
+        return gate.replace(found=f"not replayed: {failure}", advice=advice)
+    if not layers:
+        return gate.replace(found="no layer was replayed", advice="Export again: the file names no tensor of the contract.")
+    total = sum(layer.value_count for layer in layers)
+    within = sum(_within(layer, steps) for layer in layers)
+    exact = sum(layer.exact_share * layer.value_count for layer in layers) / max(total, 1)
+    worst = max(layers, key=lambda layer: (layer.largest_steps, 1 - layer.exact_share))
+    found = f"{len(layers)} layers, {_percent(exact)} exact, {_percent(within / max(total, 1))} within {steps}"
+    found += f", largest {worst.largest_steps} ({worst.entry})" if worst.largest_steps else ""
+    gate = gate.replace(found=found)
+    if within < needed * total:
+        beyond = [layer for layer in layers if _within(layer, steps) < layer.value_count]
+        names = ", ".join(f"{layer.entry} ({layer.op}, {layer.largest_steps} steps)" for layer in beyond[:3])
+        advice = f"{len(beyond)} layers differ by more: {names}. Keep them float (keep_float), or report the kernel."
+        return gate.replace(outcome=Outcome.FAIL, advice=advice)
+    missing = sorted(set(expected) - {layer.entry for layer in layers})
+    if missing:
+        advice = f"{len(missing)} layers of the file were not replayed ({', '.join(missing[:3])}); the run's log may say why."
+        return gate.replace(found=f"{found}; {len(missing)} layers not replayed", advice=advice)
+    return gate.replace(outcome=Outcome.PASS)
+
+
+def _percent(share: float) -> str:
+    """A share in percent, cut off and not rounded: 99.99999 % does not become 100 %.
+
+    >>> _percent(0.9999999), _percent(1.0)
+    ('99.999 %', '100 %')
+    """
+    return f"{math.floor(share * 1e5) / 1e3:g} %"
+
+
+def _within(layer: LayerParity, steps: int) -> int:
+    """Values of a layer within ``steps``; counted from the histogram, whose last bin holds everything larger."""
+    if layer.largest_steps <= steps:
+        return layer.value_count
+    return sum(layer.difference_counts[: min(steps + 1, len(layer.difference_counts) - 1)])
+
+
+def metric_gate(target: str, metric: MetricResult | None, *, tolerances: Tolerances) -> Gate:
+    """Non-inferiority: is the artifact's score, sample by sample against float, surely less than the tolerance worse?"""
+    limit = tolerances.metric_drop_points
+    gate = Gate(name="metric drop", target=target, found="", limit=f"less than {limit:g} points", outcome=Outcome.INCONCLUSIVE)
+    if metric is None:
+        advice = "Give the task evaluation data: Task(..., evaluation=...)."
+        return gate.replace(found="no evaluation data", advice=advice)
+    low, high = metric.drop_interval
+    found = f"{metric.drop_points:+.2f} points (95 % CI {low:+.2f} to {high:+.2f}; {metric.sample_count:,} samples)"
+    gate = gate.replace(name="metric drop", found=found)
+    if high < limit:
+        return gate.replace(outcome=Outcome.PASS)
+    if low > limit:
+        advice = f"{metric.name} falls from {metric.float_value:.4f} to {metric.value:.4f}:"
+        advice += " look at the layer errors, and keep the worst layers float."
+        return gate.replace(outcome=Outcome.FAIL, advice=advice)
+    more = samples_to_decide(metric.sample_count, estimate=metric.drop_points, interval=metric.drop_interval, limit=limit)
+    if more is None:
+        return gate.replace(advice="Bring more evaluation samples.")
+    side = "pass" if metric.drop_points < limit else "fail"
+    advice = f"It needs about {more:,} more evaluation samples to {side}, if the drop stays as it is."
+    return gate.replace(advice=advice)
+
+
+def _timing_gates(finding: Finding, budgets: Budgets) -> Iterator[Gate]:
+    result = finding.result
+    target = result.artifact.label
+    if budgets.slowdown_ratio is not None and result.artifact.precision != "float32":
+        yield _slowdown_gate(finding, budgets.slowdown_ratio)
+    if budgets.latency_p90_ms is not None:
+        yield _latency_gate(finding, budgets.latency_p90_ms)
+    if budgets.load_time_ms is not None:
+        yield _plain_gate("load time", target, result.measurement("load_time"), limit=budgets.load_time_ms, scale=1.0, unit="ms")
+    if budgets.peak_memory_bytes is not None:
+        memory = result.measurement("peak_memory")
+        yield _plain_gate("peak memory", target, memory, limit=budgets.peak_memory_bytes, scale=1e-6, unit="MB")
+
+
+def _slowdown_gate(finding: Finding, limit: float) -> Gate:
+    found = finding.result.measurement("slowdown_ratio")
+    gate = Gate(
+        name="slowdown",
+        target=finding.result.artifact.label,
+        found="not measured",
+        limit=f"at most {limit:g} times the float artifact's latency",
+        outcome=Outcome.INCONCLUSIVE,
+    )
+    if found is None or found.interval is None:
+        why = finding.timing_failure or "no float artifact ran beside it"
+        advice = "Validate again." if finding.timing_failure else "Export the float baseline of this target too."
+        return gate.replace(found=f"not measured: {why}", advice=advice)
+    low, high = found.interval
+    gate = gate.replace(found=f"{found.value:.3f} (95 % CI {low:.3f} to {high:.3f}; {found.note.split(';')[0]})")
+    if high <= limit:
+        return gate.replace(outcome=Outcome.PASS)
+    if low > limit:
+        advice = (
+            "Integers are slower than float here: too small a model to gain, or layers that fell back (see the artifact's notes)."
+        )
+        return gate.replace(outcome=Outcome.FAIL, advice=advice)
+    return gate.replace(advice="The limit lies inside the interval: measure on a quieter machine, or for longer.")
+
+
+def _latency_gate(finding: Finding, limit: float) -> Gate:
+    latency = finding.result.measurement("latency")
+    gate = Gate(
+        name="latency p90",
+        target=finding.result.artifact.label,
+        found=f"not measured: {finding.timing_failure}",
+        limit=f"at most {limit:g} ms",
+        outcome=Outcome.INCONCLUSIVE,
+        advice="Validate again; the run's log says what went wrong.",
+    )
+    if latency is None or latency.distribution is None:
+        return gate
+    import numpy as np
+
+    low, high = quantile_interval(np.array(latency.distribution.samples), 0.9)
+    gate = gate.replace(found=f"{latency.distribution.p90:.3f} ms (95 % CI {low:.3f} to {high:.3f})", advice="")
+    if high <= limit:
+        return gate.replace(outcome=Outcome.PASS)
+    if low > limit:
+        return gate.replace(outcome=Outcome.FAIL, advice="Compress further, or raise the budget.")
+    return gate.replace(advice="The limit lies inside the interval: measure on a quieter device, or for longer.")
+
+
+def _plain_gate(name: str, target: str, found: Measurement | None, *, limit: float, scale: float, unit: str) -> Gate:
+    gate = Gate(
+        name=name, target=target, found="not measured", limit=f"at most {limit * scale:g} {unit}", outcome=Outcome.INCONCLUSIVE
+    )
+    if found is None:
+        return gate.replace(advice="Validate again; the run's log says what went wrong.")
+    gate = gate.replace(found=f"{found.value * scale:.3g} {unit}")
+    if found.value <= limit:
+        return gate.replace(outcome=Outcome.PASS)
+    return gate.replace(outcome=Outcome.FAIL, advice=f"It is {found.value / limit:.2f} times the budget.")
+
+
+def _size_gate(artifact: Artifact, limit: int) -> Gate:
+    found = Measurement(name="size", value=artifact.size_bytes, unit="bytes", evidence=Evidence.MEASURED)
+    return _plain_gate("size", artifact.label, found, limit=limit, scale=1e-6, unit="MB")

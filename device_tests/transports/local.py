@@ -1,0 +1,61 @@
+"""This machine as a device: the agent is a process here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit import registry
+from edgekit.core.profile import DeviceProfile
+from edgekit.core.worker import call
+from edgekit.device_tests.host import host_facts
+from edgekit.device_tests.jobs import Job, find_runtime
+
+__all__ = ["LocalTransport", "thread_limits"]
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS",
+)  # fmt: skip
+
+
+class LocalTransport:
+    """Runs the agent in a worker process of this machine.
+
+    Args:
+        profile: The device's profile; nothing in it is needed to reach this machine.
+    """
+
+    def __init__(self, profile: DeviceProfile) -> None:
+        self.profile = profile
+
+    def facts(self) -> dict[str, str]:
+        """See :func:`edgekit.device_tests.host.host_facts`."""
+        return host_facts()
+
+    def run_agent(self, job: Path, *, timeout_s: float, log: Path | None = None) -> None:
+        """Execute the job in a process that can import only what its runtime needs.
+
+        Raises:
+            MissingExtraError: The runtime is not installed.
+            WorkerError: The agent crashed, or ran out of time or memory.
+        """
+        plan = Job.read_json(job / "job.json")
+        runtime = find_runtime(plan.runtime)
+        registry.require(runtime)
+        call(
+            "edgekit.device_tests.agent:run",
+            {"job": str(job)},
+            what=plan.what,
+            hides=runtime.hides,
+            timeout_s=timeout_s,
+            memory_bytes=plan.memory_bytes,
+            environment=thread_limits(plan.threads),
+            log=log,
+        )
+
+    def close(self) -> None:
+        """Nothing to do: every agent has ended with its call."""
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Environment that keeps numeric libraries to ``threads`` threads, whatever the runtime's own setting does."""
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads))

@@ -1,0 +1,272 @@
+"""Every artifact on one device: run it, measure it, compare it, and give a verdict.
+
+Measurements of an :class:`~edgekit.core.validation.ArtifactResult`, by name:
+
+====================== ======= ============================================================================
+latency                ms      wall time of one inference after warm-up, with its distribution
+cpu_time               ms      CPU time of the same inferences, all threads
+slowdown_ratio         ratio   latency over the float artifact's, measured in turn; with its interval
+slowdown_ratio_cpu     ratio   the same of CPU times
+load_time              ms      loading the model, the runtime's own libraries already in the process
+first_inference        ms      the first inference after the first load
+peak_memory            bytes   peak resident memory of the process that runs the model
+size                   bytes   what ships
+====================== ======= ============================================================================
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from edgekit import registry
+from edgekit.core.artifact import Artifact
+from edgekit.core.compressed import load_golden
+from edgekit.core.contract import QuantizationContract
+from edgekit.core.errors import ProfileError, UsageError, nearest
+from edgekit.core.measurement import Evidence, Measurement
+from edgekit.core.plugins import Progress, Transport, silent
+from edgekit.core.profile import DeviceProfile
+from edgekit.core.task import Task
+from edgekit.core.validation import ArtifactResult, DeviceResult, MetricResult, Spread
+from edgekit.core.verdict import Verdict
+from edgekit.device_tests.gates import Finding, device_gates, notes
+from edgekit.device_tests.jobs import Answers
+from edgekit.device_tests.layer_error import layer_errors
+from edgekit.device_tests.measurement import compare, summarise
+from edgekit.device_tests.parity import output_parity, spread
+from edgekit.device_tests.reference import Reference, load_reference, output_scales
+from edgekit.device_tests.scoring import Evaluation, gather_evaluation, score
+from edgekit.device_tests.workbench import Answered, Timed, Workbench
+
+if TYPE_CHECKING:
+    from edgekit.core.tensors import Arrays
+
+__all__ = ["layer_errors", "validate_device"]
+
+
+def validate_device(
+    profile: DeviceProfile,
+    *,
+    compressed_folder: Path,
+    artifacts: Sequence[Artifact],
+    task: Task | None,
+    output: Path,
+    log: Path,
+    progress: Progress = silent,
+    transport: Transport | None = None,
+) -> DeviceResult:
+    """Run artifacts on a device and judge them.
+
+    Args:
+        profile: The device.
+        compressed_folder: What the artifacts were made from.
+        artifacts: Compressed artifacts, and float baselines beside them.
+        task: Brings evaluation data and metric; None leaves the metric unanswered.
+        output: Folder for the result and the raw arrays; answers of the programs already in it are used again.
+        log: File that third-party output is appended to.
+        progress: Called as the work advances.
+        transport: How to reach the device; the profile's where None.
+
+    Raises:
+        UsageError: No artifacts, two of one label, or a target the profile has no runtime for.
+        DeviceError: The device was lost.
+        MissingExtraError: A runtime is not installed.
+        DataError: The evaluation data or the metric is wrong.
+    """
+    started = time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+    transport = transport or _connect(profile)
+    try:
+        facts = transport.facts()
+        profile = profile.on_system(facts.get("system", ""))
+        _check(profile, artifacts)
+        bench = Workbench(profile, transport, output=output, log=log)
+        try:
+            findings, spreads = _Validation(bench, compressed_folder, task, progress).run(artifacts)
+        finally:
+            bench.close()
+    finally:
+        transport.close()
+    contract = QuantizationContract.read_json(compressed_folder / "contract.json")
+    result = DeviceResult(
+        profile=profile,
+        facts=facts,
+        results=tuple(finding.result for finding in findings),
+        spreads=spreads,
+        verdict=Verdict.from_gates(device_gates(profile, contract, findings)),
+        notes=notes(profile, findings),
+        seconds=time.perf_counter() - started,
+    )
+    result.write_json(output / "result.json")
+    return result
+
+
+def _connect(profile: DeviceProfile) -> Transport:
+    make = cast("Callable[[DeviceProfile], Transport]", registry.transport(profile.transport))
+    return make(profile)
+
+
+def _check(profile: DeviceProfile, artifacts: Sequence[Artifact]) -> None:
+    if not artifacts:
+        raise UsageError("There is nothing to validate: no artifact was given. Export some first.")
+    labels = [artifact.label for artifact in artifacts]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(f"Two artifacts are called '{label}'; validate them in two runs.")
+    for artifact in artifacts:
+        if artifact.target not in profile.runtimes:
+            raise ProfileError(
+                f"Profile '{profile.name}' has no runtime for target '{artifact.target}'; it has {', '.join(profile.runtimes)}."
+                f"{nearest(artifact.target, profile.runtimes)} Add a [runtimes.{artifact.target}] table, or leave the target out."
+            )
+
+
+class _Validation:
+    """One validation while it runs: the data, the reference, and what is found about each artifact."""
+
+    def __init__(self, bench: Workbench, compressed_folder: Path, task: Task | None, progress: Progress) -> None:
+        self.bench = bench
+        self.folder = compressed_folder
+        self.contract = QuantizationContract.read_json(compressed_folder / "contract.json")
+        self.task = task
+        self.golden = load_golden(compressed_folder)
+        self.evaluation: Evaluation | None = gather_evaluation(task)
+        self.progress = progress
+
+    def run(self, artifacts: Sequence[Artifact]) -> tuple[list[Finding], tuple[Spread, ...]]:
+        """Everything about all artifacts, and the spread between the executors."""
+        by_target = {target: list(group) for target, group in _grouped(artifacts).items()}
+        total, done = 1 + len(artifacts) + len(by_target), itertools.count()
+        self.progress("reference answers in torch", next(done), total)
+        reference = self._reference()
+        answered: dict[str, Answered] = {}
+        for artifact in artifacts:
+            self.progress(f"run {artifact.label}", next(done), total)
+            answered[artifact.label] = self._answer(artifact, reference)
+        timed: dict[str, Timed] = {}
+        for target, group in by_target.items():
+            self.progress(f"measure {target}", next(done), total)
+            running = [artifact for artifact in group if not answered[artifact.label].failure]
+            timed[target] = self.bench.timing(running) if running else Timed()
+        self.progress("validated", total, total)
+        findings = [
+            self._finding(artifact, answered[artifact.label], timed[artifact.target], reference) for artifact in artifacts
+        ]
+        return findings, self._spreads(artifacts, answered, reference)
+
+    def _reference(self) -> Reference:
+        golden = self.bench.share("golden", self.golden.inputs)
+        evaluation = self.bench.share("evaluation", self.evaluation.inputs) if self.evaluation else None
+        reference = load_reference(
+            self.folder,
+            golden=golden,
+            evaluation=evaluation,
+            output=self.bench.output,
+            log=self.bench.log,
+            timeout_s=self.bench.profile.timeout_s,
+        )
+        if reference.recorded:
+            self.bench.share("recorded", reference.recorded)
+        return reference
+
+    def _answer(self, artifact: Artifact, reference: Reference) -> Answered:
+        quantized = artifact.precision != "float32"
+        found = self.bench.answers(artifact, contract=self.folder / "contract.json" if quantized and reference.recorded else None)
+        bad = _not_finite(found, reference, program="program" if quantized else "float")
+        return Answered(failure=bad) if bad else found
+
+    def _finding(self, artifact: Artifact, answered: Answered, timed: Timed, reference: Reference) -> Finding:
+        choice = self.bench.profile.runtimes[artifact.target]
+        bare = ArtifactResult(artifact=artifact, runtime=choice.runtime, evidence=choice.evidence, failure=answered.failure)
+        if answered.answers is None:
+            return Finding(bare)
+        quantized = artifact.precision != "float32"
+        scales = output_scales(self.contract, self.golden.outputs, reference.recorded) if quantized else {}
+        expected = self.golden.outputs if quantized else reference.outputs("float", "golden")
+        result = bare.replace(
+            runtime_version=answered.answers.runtime_version,
+            measurements=self._measurements(artifact, answered.answers, timed, choice.evidence),
+            outputs=output_parity(answered.outputs("golden"), expected, scales=scales),
+            layers=answered.answers.layers,
+            metric=self._metric(answered, reference),
+        )
+        return Finding(
+            result,
+            layers_failure=answered.answers.layers_failure,
+            timing_failure=timed.failure,
+        )
+
+    def _measurements(self, artifact: Artifact, answers: Answers, timed: Timed, evidence: Evidence) -> tuple[Measurement, ...]:
+        threads = self.bench.profile.threads
+        found: list[Measurement] = []
+        series, baseline = (timed.series.get(label) for label in (artifact.label, f"{artifact.target}-float32"))
+        if series is not None:
+            found += summarise(series, threads=threads, evidence=evidence)
+            if baseline is not None and baseline is not series:
+                found += compare(series, baseline, threads=threads, evidence=evidence)
+        return (*found, *_start_measurements(answers, evidence), _size(artifact))
+
+    def _metric(self, answered: Answered, reference: Reference) -> MetricResult | None:
+        if self.task is None or self.evaluation is None:
+            return None
+        return score(
+            self.task.metric,
+            answered.outputs("evaluation"),
+            float_outputs=reference.outputs("float", "evaluation"),
+            targets=self.evaluation.targets,
+            seed=self.task.seed,
+        )
+
+    def _spreads(
+        self, artifacts: Sequence[Artifact], answered: Mapping[str, Answered], reference: Reference
+    ) -> tuple[Spread, ...]:
+        """Every pair of executors of the same integers, over the evaluation set (the golden inputs where there is none)."""
+        part = "evaluation" if self.evaluation else "golden"
+        quantized = [a for a in artifacts if a.precision != "float32" and not answered[a.label].failure]
+        if not quantized:
+            return ()
+        executors: list[tuple[str, Arrays]] = [("torch", reference.outputs("program", part))]
+        executors += [(artifact.label, answered[artifact.label].outputs(part)) for artifact in quantized]
+        predict = self.task.metric.predict if self.task and self.evaluation else None
+        return tuple(spread(first, second, predict=predict) for first, second in itertools.combinations(executors, 2))
+
+
+def _grouped(artifacts: Sequence[Artifact]) -> dict[str, list[Artifact]]:
+    """Artifacts by target, the compressed one before its baseline."""
+    groups: dict[str, list[Artifact]] = {}
+    for artifact in sorted(artifacts, key=lambda artifact: artifact.precision == "float32"):
+        groups.setdefault(artifact.target, []).append(artifact)
+    return groups
+
+
+def _not_finite(answered: Answered, reference: Reference, *, program: str) -> str:
+    """Why answers cannot be compared: values that are NaN or infinite where the program's are not; else empty."""
+    import numpy as np
+
+    for part in ("golden", "evaluation"):
+        expected = reference.outputs(program, part)
+        for name, values in answered.outputs(part).items():
+            bad = ~np.isfinite(values) & np.isfinite(expected[name])
+            if bad.any():
+                return f"output '{name}' holds {int(bad.sum())} values that are NaN or infinite where the program's own are not."
+    return ""
+
+
+def _start_measurements(answers: Answers, evidence: Evidence) -> tuple[Measurement, ...]:
+    """Load time, first inference and memory, from the process that answered."""
+    load = f"CPU time {answers.load_cpu_ms:.1f} ms; the first load in the process took {answers.first_load_ms:.1f} ms"
+    grown = (answers.peak_bytes - answers.base_bytes) / 2**20
+    memory = f"{grown:.1f} MiB more than before the model was loaded: model and buffers, and libraries the runtime loads with it"
+    return (
+        Measurement(name="load_time", value=answers.load_ms, unit="ms", evidence=evidence, note=load),
+        Measurement(name="first_inference", value=answers.first_inference_ms, unit="ms", evidence=evidence),
+        Measurement(name="peak_memory", value=answers.peak_bytes, unit="bytes", evidence=evidence, note=memory),
+    )
+
+
+def _size(artifact: Artifact) -> Measurement:
+    return Measurement(name="size", value=artifact.size_bytes, unit="bytes", evidence=Evidence.MEASURED)

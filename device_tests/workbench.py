@@ -1,0 +1,192 @@
+"""Jobs for one device: make the folder, have the agent run it, keep what came back."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.core.artifact import Artifact
+from edgekit.core.errors import ConversionError, DataError, IntegrityError
+from edgekit.core.measurement import Evidence
+from edgekit.core.plugins import Transport
+from edgekit.core.profile import DeviceProfile, RuntimeChoice
+from edgekit.device_tests.arrays import read_arrays, write_arrays
+from edgekit.device_tests.jobs import Answers, Job, Timing, bring
+from edgekit.device_tests.measurement import Series
+
+if TYPE_CHECKING:
+    from edgekit.core.tensors import Array
+
+__all__ = ["Answered", "Timed", "Workbench"]
+
+_ARTIFACT_FAULTS = (ConversionError, IntegrityError, DataError)
+"""Errors that say something about one artifact; the others (lost device, missing extra, wrong profile) concern all."""
+
+_TIMING_BUDGET_S = 3.0
+_REFERENCE_BUDGET_S = 1.0
+_FEWEST_ROUNDS = 5
+_FEWEST_REFERENCE_ROUNDS = 3
+_USABLE_MEMORY_SHARE = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """What became of one artifact's answers job.
+
+    Args:
+        answers: Measurements and layer parity; None where it failed.
+        arrays: ``"golden/<output>"`` and ``"evaluation/<output>"``.
+        failure: Why there is nothing.
+    """
+
+    answers: Answers | None = None
+    arrays: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    failure: str = ""
+
+    def outputs(self, part: str) -> dict[str, Array]:
+        """Output name -> answers to ``"golden"`` or ``"evaluation"``."""
+        prefix = f"{part}/"
+        return {key.removeprefix(prefix): array for key, array in self.arrays.items() if key.startswith(prefix)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """What became of one target's timing job: samples by artifact label, or why there are none."""
+
+    series: Mapping[str, Series] = dataclasses.field(default_factory=dict)
+    failure: str = ""
+
+
+class Workbench:
+    """Runs jobs on one device.
+
+    Args:
+        profile: The device's profile.
+        transport: How to reach it.
+        output: Folder that keeps the arrays.
+        log: File the agents' output is appended to.
+    """
+
+    def __init__(self, profile: DeviceProfile, transport: Transport, *, output: Path, log: Path) -> None:
+        self.profile = profile
+        self.transport = transport
+        self.output = output
+        self.log = log
+        self._shared = Path(tempfile.mkdtemp(prefix=".shared-", dir=output))
+
+    def close(self) -> None:
+        """Remove what the jobs shared."""
+        shutil.rmtree(self._shared, ignore_errors=True)
+
+    def share(self, name: str, arrays: Mapping[str, Array]) -> Path:
+        """Store arrays that jobs may need, once."""
+        path = self._shared / f"{name}.npz"
+        write_arrays(path, arrays)
+        return path
+
+    def answers(self, artifact: Artifact, *, contract: Path | None) -> Answered:
+        """Have one artifact answer the golden and evaluation inputs, and replay its layers.
+
+        Args:
+            artifact: The artifact.
+            contract: ``contract.json`` for the replay; None for none.
+
+        Raises:
+            DeviceError: The device was lost.
+            MissingExtraError: The runtime is not installed.
+        """
+        choice = self._choice(artifact)
+        shared = ["golden.npz", "evaluation.npz", *(["recorded.npz"] if contract else [])]
+        job = Job(
+            kind="answers",
+            what=f"running {artifact.label} in {choice.runtime}",
+            runtime=choice.runtime,
+            threads=self.profile.threads,
+            options=choice.options,
+            artifacts=(_shipped(artifact),),
+            replay=contract is not None,
+            memory_bytes=_memory_limit(),
+        )
+        try:
+            with self._folder(job, [artifact], shared, contract) as folder:
+                self.transport.run_agent(folder, timeout_s=self.profile.timeout_s, log=self.log)
+                arrays = self._keep(folder, artifact.label)
+                return Answered(answers=Answers.read_json(folder / "result.json"), arrays=arrays)
+        except _ARTIFACT_FAULTS as reason:
+            return Answered(failure=f"{type(reason).__name__}: {reason}")
+
+    def timing(self, artifacts: Sequence[Artifact]) -> Timed:
+        """Time artifacts of one target in turn.
+
+        Raises:
+            DeviceError: The device was lost.
+        """
+        choice = self._choice(artifacts[0])
+        measured = choice.evidence is Evidence.MEASURED
+        job = Job(
+            kind="timing",
+            what=f"timing {' and '.join(artifact.label for artifact in artifacts)} in {choice.runtime}",
+            runtime=choice.runtime,
+            threads=self.profile.threads,
+            options=choice.options,
+            artifacts=tuple(_shipped(artifact) for artifact in artifacts),
+            budget_s=_TIMING_BUDGET_S if measured else _REFERENCE_BUDGET_S,
+            fewest_rounds=_FEWEST_ROUNDS if measured else _FEWEST_REFERENCE_ROUNDS,
+        )
+        try:
+            with self._folder(job, artifacts, ["golden.npz"], None) as folder:
+                self.transport.run_agent(folder, timeout_s=self.profile.timeout_s, log=self.log)
+                arrays = self._keep(folder, f"{artifacts[0].target}-latency")
+                counts = Timing.read_json(folder / "result.json").preemption_counts
+        except _ARTIFACT_FAULTS as reason:
+            return Timed(failure=f"{type(reason).__name__}: {reason}")
+        return Timed({label: _series(arrays, label, preemption_count=count) for label, count in counts.items()})
+
+    def _choice(self, artifact: Artifact) -> RuntimeChoice:
+        return self.profile.runtimes[artifact.target]
+
+    @contextmanager
+    def _folder(self, job: Job, artifacts: Sequence[Artifact], shared: Sequence[str], contract: Path | None) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix=".job-", dir=self.output) as name:
+            folder = Path(name)
+            for artifact in artifacts:
+                (folder / artifact.label).mkdir()
+                bring(artifact.path, folder / artifact.label)
+            for file in shared:
+                if (self._shared / file).exists():
+                    bring(self._shared / file, folder)
+            if contract is not None:
+                bring(contract, folder)
+            job.write_json(folder / "job.json")
+            yield folder
+
+    def _keep(self, folder: Path, name: str) -> dict[str, Array]:
+        kept = self.output / f"{name}.npz"
+        (folder / "outputs.npz").replace(kept)
+        return read_arrays(kept)
+
+
+def _series(arrays: Mapping[str, Array], label: str, *, preemption_count: int) -> Series:
+    return Series(
+        wall_ns=arrays[f"{label}/wall_ns"],
+        cpu_ns=arrays[f"{label}/cpu_ns"],
+        rounds=arrays[f"{label}/rounds"],
+        preemption_count=preemption_count,
+    )
+
+
+def _shipped(artifact: Artifact) -> Artifact:
+    """The artifact's record with the path it has inside a job folder; what lies beside it does not travel."""
+    return artifact.replace(path=Path(artifact.label, artifact.path.name), companions={})
+
+
+def _memory_limit() -> int:
+    """Most of what is free now: a model that needs more would drag the whole machine down."""
+    import psutil
+
+    return int(psutil.virtual_memory().available * _USABLE_MEMORY_SHARE)
