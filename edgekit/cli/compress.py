@@ -68,14 +68,18 @@ def compress(
 
     if output is not None:
         RunFolder(output).check_free(force=force)
-    loaded = load_task(task)
-    run = RunFolder(output or Path("runs", loaded.name))
-    run.check_free(force=force)
-    if dry_run:
+    with terminal.working() as progress:
+        progress("load task", 0, None)
+        loaded = load_task(task)
+        run = RunFolder(output or Path("runs", loaded.name))
+        run.check_free(force=force)
+        compressed = None
+        if not dry_run:
+            compressed = pipeline.compress(loaded, recipe=plan, output=run.path, force=force, progress=progress)
+            terminal.keep_log(run)
+    if compressed is None:
         _dry_run(terminal, loaded, plan, run)
         return
-    with terminal.working(run, fresh=True) as progress:
-        compressed = pipeline.compress(loaded, recipe=plan, output=run.path, force=force, progress=progress)
     terminal.finish(_document(compressed, run), lambda console: _print_result(console, compressed, run))
 
 

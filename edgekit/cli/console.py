@@ -70,20 +70,24 @@ class Terminal:
             render(self.console(sys.stdout))
 
     @contextlib.contextmanager
-    def working(self, run: RunFolder, *, fresh: bool = False) -> Iterator[Progress]:
-        """Yield a progress function; meanwhile what frameworks print goes to the run's log.
+    def working(self, run: RunFolder | None = None) -> Iterator[Progress]:
+        """Yield a progress function; meanwhile what frameworks and task files print goes to a log.
 
         Args:
-            run: The run that is worked on.
-            fresh: The run is about to be made: its log is collected elsewhere and moved in once the run is there.
+            run: The run that is worked on, whose log it is. None while the run is still to be made: then
+                :meth:`keep_log` moves what was collected into it.
         """
-        with _log_of(run, fresh=fresh) as log:
-            self.log = None if fresh else log
-            with contextlib.ExitStack() as stack:
-                stream = stack.enter_context(chatter_to(log))
-                if self.verbose:
-                    stack.enter_context(following(log, stream))
-                yield stack.enter_context(self._progress(stream))
+        with _log_of(run) as self.log, contextlib.ExitStack() as stack:
+            stream = stack.enter_context(chatter_to(self.log))
+            if self.verbose:
+                stack.enter_context(following(self.log, stream))
+            yield stack.enter_context(self._progress(stream))
+
+    def keep_log(self, run: RunFolder) -> None:
+        """Append what was collected so far to the log of a run that has just been made."""
+        if self.log is not None:
+            with run.log.open("ab") as kept:
+                kept.write(self.log.read_bytes())
 
     def _progress(self, stream: TextIO) -> contextlib.AbstractContextManager[Progress]:
         from edgekit.cli.progress import bars, lines
@@ -96,13 +100,9 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def _log_of(run: RunFolder, *, fresh: bool) -> Iterator[Path]:
-    if not fresh:
+def _log_of(run: RunFolder | None) -> Iterator[Path]:
+    if run is not None:
         yield run.log
         return
     with tempfile.TemporaryDirectory(prefix="edgekit-log-") as folder:
-        log = Path(folder, "log.txt")
-        log.touch()
-        yield log
-        with run.log.open("ab") as kept:
-            kept.write(log.read_bytes())
+        yield Path(folder, "log.txt")

@@ -55,10 +55,13 @@ def demo(
 
     run = RunFolder(output)
     run.check_free(force=force)
+    task_file = task or _demo_task()
     targets = target or _targets_here()
-    with terminal.working(run, fresh=True) as progress:
-        loaded = load_task(task or _demo_task())
+    with terminal.working() as progress:
+        progress("load task", 0, None)
+        loaded = load_task(task_file)
         pipeline.compress(loaded, recipe=recipe, output=output, force=force, progress=progress)
+        terminal.keep_log(run)
     with terminal.working(run) as progress:
         pipeline.export(output, targets=targets, progress=progress)
         report = pipeline.validate(output, loaded, devices=device, progress=progress)
