@@ -1,4 +1,4 @@
-"""A small residual net of depthwise-separable convolutions, as phones like them: 41 thousand parameters."""
+"""A small residual net of depthwise-separable convolutions, as phones like them: 35 thousand parameters."""
 
 from __future__ import annotations
 
@@ -36,12 +36,11 @@ class FashionNet(nn.Module):
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            conv(1, 32, kernel=3, stride=2),  # [N, 32, 14, 14]
-            Separable(32, 32),
-            conv(32, 32),
-            Separable(32, 64, stride=2),  # [N, 64, 7, 7]
-            Separable(64, 64),
-            conv(64, 96),
+            conv(1, 24, kernel=3, stride=2),  # [N, 24, 14, 14]
+            Separable(24, 24),
+            Separable(24, 48, stride=2),  # [N, 48, 7, 7]
+            Separable(48, 48),
+            conv(48, 96),
             Separable(96, 96),
             conv(96, 128),
         )
