@@ -31,6 +31,10 @@ TERMINAL_KEY = "edgekit.terminal"
 """Where a running command keeps its terminal in click's ``ctx.meta``."""
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What writing fails with where there is no room; the stages map it themselves, logs and pipes do not."""
+
+
 class ExitCode(enum.IntEnum):
     """What the program's end says to the program that called it."""
 
@@ -65,7 +69,7 @@ def exit_code_of(reason: BaseException) -> int:
             return ExitCode.INTERRUPTED
         case Terminated():
             return ExitCode.TERMINATED
-        case OSError() if reason.errno == errno.ENOSPC:
+        case OSError() if reason.errno in _FULL:
             return ExitCode.USAGE
     return ExitCode.BUG
 

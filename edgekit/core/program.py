@@ -7,12 +7,14 @@ or load them in a confined worker.
 from __future__ import annotations
 
 import importlib
+import io
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.core.errors import IntegrityError
+from edgekit.core.files import write_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -29,12 +31,18 @@ def register_operators() -> None:
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:
-    """Write a program as ``.pt2``."""
+    """Write a program as ``.pt2``, whole or not at all.
+
+    Raises:
+        OutputError: The disk is full, or the place cannot be written.
+    """
     import torch
 
+    archive = io.BytesIO()  # torch's own writer ends the whole process when the disk is full
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.export.save(program, path)
+        torch.export.save(program, archive)
+    write_bytes(path, archive.getvalue())
 
 
 def load_program(path: Path) -> ExportedProgram:

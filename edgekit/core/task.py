@@ -159,6 +159,15 @@ class Task:
         """
         return self._checked(self.evaluation, "evaluation", labelled=True)
 
+    def _loaded(self, data: Batches, what: str) -> Iterator[Any]:
+        """Batches as the user's code yields them; its failures name the user's own line."""
+        try:
+            yield from data() if callable(data) else data
+        except EdgekitError:
+            raise
+        except Exception as reason:
+            raise DataError(f"Task '{self.name}': loading the {what} data failed. {_own_line(reason)}") from reason
+
     def _checked(self, data: Batches | None, what: str, *, labelled: bool) -> Iterator[Any]:
         import numpy as np
 
@@ -166,7 +175,7 @@ class Task:
             raise DataError(f"Task '{self.name}' has no {what} data. Give Task(..., {what}=...) an iterable or a function.")
         expected = self.named_inputs(self.example_inputs)
         index = -1
-        for index, batch in enumerate(data() if callable(data) else data):
+        for index, batch in enumerate(self._loaded(data, what)):
             if labelled:
                 if not isinstance(batch, tuple | list) or len(batch) != 2:
                     raise DataError(f"Task '{self.name}': {what} batch {index} is not a pair (inputs, targets).")
