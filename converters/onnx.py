@@ -2,9 +2,9 @@
 
 ::
 
-    ExportedProgram ──torch.onnx──> graph ──onnx_rewrite──> graph ONNX Runtime fuses ──onnx_edges──> model.onnx
-                                                                                       onnx_report <── bytes
-                                                                                       onnx_ort ──> model.ort
+    ExportedProgram ──torch.onnx──> graph ──onnx_rewrite──> patterns ONNX Runtime fuses
+        ──onnx_integers──> int32 biases, uint8 activations ──onnx_edges──> model.onnx ──onnx_ort──> model.ort
+                                                                               └──onnx_report──> what was honoured
 
 The integers stay those of the contract; activations become uint8 with a shifted zero point unless asked otherwise.
 """
@@ -38,8 +38,8 @@ _OPSET = 20  # the newest that torch's operator library is written for; ONNX Run
 _FLOAT_LEFTOVERS = {"DequantizeLinear", "QuantizeLinear"}
 _INTEGER_KERNELS = re.compile(r"QLinear|QGemm|MatMulInteger|ConvInteger|DynamicQuantize")
 _MOVES_ANYTHING = {
-    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "ReduceMax", "ReduceMin", "Reshape", "Resize", "Slice",
-    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    "Clip", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "NhwcMaxPool", "Pad", "ReduceMax",
+    "ReduceMin", "Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 }  # fmt: skip
 
 
@@ -49,7 +49,17 @@ class OnnxConverter:
     name = "onnx"
     extra = "onnx"
     modules = ("onnx", "onnxscript", "onnx_ir", "onnxruntime")
-    hides = ("tensorflow", "keras", "coremltools", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "jax", "transformers", "torchvision")
+    hides = (
+        "tensorflow",
+        "keras",
+        "coremltools",
+        "litert_torch",
+        "ai_edge_litert",
+        "ai_edge_quantizer",
+        "jax",
+        "transformers",
+        "torchvision",
+    )
 
     def convert(self, compressed: Compressed, *, output: Path, options: ExportOptions) -> Artifact:
         """Write the files into ``output`` and say what became of every contract entry.
@@ -99,7 +109,9 @@ def _export(compressed: Compressed) -> ir.Model:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about its own pytree API here
-            exported: Any = torch.onnx.export(compressed.program, dynamo=True, external_data=False, verbose=False, opset_version=_OPSET)
+            exported: Any = torch.onnx.export(
+                compressed.program, dynamo=True, external_data=False, verbose=False, opset_version=_OPSET
+            )
     except Exception as reason:
         raise _explain(reason, compressed.program) from reason
     return cast("ir.Model", exported.model)
@@ -120,7 +132,8 @@ def _explain(reason: BaseException, program: ExportedProgram) -> ConversionError
     if missing is not None:
         return UnsupportedOpError(
             f"Operator '{missing.group(1)}'{where} has no ONNX form in opset {_OPSET}."
-            " Write it with other operators of torch.nn.functional, or move it out of the model (before the first or after the last layer)."
+            " Write it with other operators of torch.nn.functional, or move it out of the model,"
+            " before its first or after its last layer."
         )
     last = next((line for part in reversed(chain) for line in str(part).splitlines() if line.strip()), type(chain[-1]).__name__)
     operator = f" at operator '{node.target}'{where}" if node is not None else ""
@@ -134,7 +147,7 @@ def _layer(node: Node) -> str:
 
 def _shape(graph: ir.Graph, compressed: Compressed, options: ExportOptions) -> Edges:
     """Rewrite the graph for integer kernels, then name and type its edges."""
-    from edgekit.converters import onnx_edges, onnx_rewrite
+    from edgekit.converters import onnx_edges, onnx_integers, onnx_rewrite
     from edgekit.converters.onnx_report import parameter_names
 
     quantized = bool(compressed.contract.entries)
@@ -142,12 +155,11 @@ def _shape(graph: ir.Graph, compressed: Compressed, options: ExportOptions) -> E
         names = parameter_names(compressed.program)
         biases = {names.get(entry.node, entry.node): entry for entry in compressed.contract.parameters if entry.role == "bias"}
         onnx_rewrite.fuse_for_integers(graph)
-        onnx_rewrite.pad_integers(graph)
-        onnx_rewrite.integer_biases(graph, biases)
-        onnx_rewrite.own_zero_points(graph)
-        onnx_rewrite.drop_idle_axes(graph)
+        onnx_integers.integer_biases(graph, biases)
+        onnx_integers.own_zero_points(graph)
+        onnx_integers.drop_idle_axes(graph)
         if options.activation_type == "uint8":
-            onnx_rewrite.retype_activations(graph)
+            onnx_integers.retype_activations(graph)
     onnx_edges.name_edges(graph, compressed.record)
     if quantized and options.integer_io:
         edges = onnx_edges.make_edges_integer(graph, compressed.record)
@@ -188,7 +200,8 @@ def _serialize(model: ir.Model, compressed: Compressed, edges: Edges) -> bytes:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as reason:
         raise ConversionError(f"The exported graph of '{record.name}' is not valid ONNX: {reason}") from reason
-    return proto.SerializeToString(deterministic=True)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
 
 
 def _thin_out(proto: onnx.ModelProto, *, quantized: bool) -> None:
@@ -224,10 +237,14 @@ def _kernel_notes(path: Path, compressed: Compressed) -> tuple[str, ...]:
         return ()
     chosen = chosen_kernels(path)
     integer = {name: count for name, count in chosen.items() if _INTEGER_KERNELS.search(name)}
-    floats = {name: n for name, n in chosen.items() if name not in integer and name not in _FLOAT_LEFTOVERS and name not in _MOVES_ANYTHING}
+    floats = {
+        name: n
+        for name, n in chosen.items()
+        if name not in integer and name not in _FLOAT_LEFTOVERS and name not in _MOVES_ANYTHING
+    }
     notes = [f"Integer kernels of ONNX Runtime: {_list(integer)}."]
     if floats:
-        notes.append(f"Run in float between DequantizeLinear and QuantizeLinear: {_list(floats)}.")
+        notes.append(f"ONNX Runtime has no integer kernel for: {_list(floats)}; these run in float.")
     return tuple(notes)
 
 

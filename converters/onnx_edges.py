@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from edgekit.converters.onnx_rewrite import activation_dequantize, numpy_of, static_shape
+from edgekit.converters.onnx_graph import activation_dequantize, numpy_of
 from edgekit.core.tensors import DType, TensorSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgekit.core.artifact import ExportOptions
     from edgekit.core.compressed import CompressedRecord
 
 __all__ = ["Edges", "describe", "make_edges_integer", "name_edges", "name_nodes"]
@@ -79,13 +78,17 @@ def make_edges_integer(graph: ir.Graph, record: CompressedRecord) -> Edges:
     renamed: dict[str, str] = {}
     notes: list[str] = []
     for position, value in enumerate(list(graph.inputs)):
-        if not _integer_input(graph, position, value, renamed):
-            notes.append(f"Input '{value.name}' stays {value.dtype and value.dtype.name.lower()}: it is not quantized, or on more than one grid.")
+        if not _integer_input(graph, position, value, renamed) and _is_float(value):
+            notes.append(f"Input '{value.name}' stays float32: it is not quantized, or on more than one grid.")
     for position, value in enumerate(list(graph.outputs)):
-        if not _integer_output(graph, position, value, renamed):
-            notes.append(f"Output '{value.name}' stays {value.dtype and value.dtype.name.lower()}: the layer that makes it is not quantized.")
+        if not _integer_output(graph, position, value, renamed) and _is_float(value):
+            notes.append(f"Output '{value.name}' stays float32: the layer that makes it is not quantized.")
     edges = describe(graph, record)
     return dataclasses.replace(edges, renamed=renamed, notes=tuple(notes))
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.name == "FLOAT"
 
 
 def _integer_input(graph: ir.Graph, position: int, value: ir.Value, renamed: dict[str, str]) -> bool:
@@ -126,17 +129,17 @@ def describe(graph: ir.Graph, record: CompressedRecord) -> Edges:
 
 
 def _spec(value: ir.Value, spec: TensorSpec) -> TensorSpec:
-    dtype = value.dtype.name.lower().replace("float", "float32") if value.dtype is not None and value.dtype.name == "FLOAT" else spec.dtype
-    shape = static_shape(value) or spec.shape
     grid = _grid(value)
     if grid is None:
-        return TensorSpec(name=str(value.name), shape=shape, dtype=cast("DType", dtype))
-    return TensorSpec(name=str(value.name), shape=shape, dtype=grid[2], scale=grid[0], zero_point=grid[1])
+        return spec
+    return spec.replace(dtype=grid[2], scale=grid[0], zero_point=grid[1])
 
 
 def _grid(value: ir.Value) -> tuple[float, int, DType] | None:
     """Scale, zero point and type of an integer edge, from the node that quantizes it or the one that restores it."""
     maker = value.producer()
+    while maker is not None and maker.op_type in {"Clip", "Pad"} and maker.inputs[0] is not None:
+        maker = maker.inputs[0].producer()
     nodes: Sequence[ir.Node] = [node for node in (maker, *value.consumers()) if node is not None]
     if value.dtype is None or value.dtype.name not in {"INT8", "UINT8"}:
         return None

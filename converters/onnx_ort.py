@@ -73,7 +73,9 @@ def chosen_kernels(model: Path) -> Counter[str]:
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 4  # it warns that such a file is for this machine only, which is why it is deleted
     try:
-        onnxruntime.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"], disabled_optimizers=[_LAYOUT])
+        onnxruntime.InferenceSession(
+            model.read_bytes(), options, providers=["CPUExecutionProvider"], disabled_optimizers=[_LAYOUT]
+        )
         return Counter(node.op_type for node in onnx.load(path).graph.node)
     except Exception as reason:
         raise ConversionError(f"ONNX Runtime cannot load the model it was given: {reason}") from reason

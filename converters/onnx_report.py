@@ -8,6 +8,7 @@ verified integer by integer and scale by scale.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,9 @@ class _File:
     grids: Mapping[str, _Stored]
 
 
-def read_contract(data: bytes, contract: QuantizationContract, program: ExportedProgram, *, renamed: Mapping[str, str]) -> ContractReport:
+def read_contract(
+    data: bytes, contract: QuantizationContract, program: ExportedProgram, *, renamed: Mapping[str, str]
+) -> ContractReport:
     """Compare a file with the contract it was made from.
 
     Args:
@@ -74,14 +77,42 @@ def parameter_names(program: ExportedProgram) -> dict[str, str]:
 
 
 def _merged_quantizes(program: ExportedProgram) -> dict[str, list[str]]:
-    """Quantize node -> itself and every other quantize node of the same value on the same grid, which may be merged."""
+    """Quantize node -> itself and every other one that computes the same, which the exporter may have merged with it."""
+    keys = _canonical_keys(program)
     groups: dict[str, list[str]] = {}
-    keys: dict[str, str] = {}
     for node in program.graph.nodes:
         if str(node.target) == "quantized_decomposed.quantize_per_tensor.default":
-            keys[node.name] = str(node.args)
-            groups.setdefault(str(node.args), []).append(node.name)
-    return {name: [name, *(other for other in groups[key] if other != name)] for name, key in keys.items()}
+            groups.setdefault(keys[node.name], []).append(node.name)
+    return {name: [name, *(other for other in names if other != name)] for names in groups.values() for name in names}
+
+
+def _canonical_keys(program: ExportedProgram) -> dict[str, str]:
+    """A digest per node: equal for nodes that compute the same from the same inputs and from equal constants."""
+    names = parameter_names(program)
+    keys: dict[str, str] = {}
+    for node in program.graph.nodes:
+        held = _constant(program, names.get(node.name, ""))
+        if node.op == "placeholder":
+            said = node.name if held is None else f"{held.dtype}{held.shape}{hashlib.sha256(held.tobytes()).hexdigest()}"
+        else:
+            said = f"{node.target}{_said(node.args, keys)}{_said(node.kwargs, keys)}"
+        keys[node.name] = hashlib.sha256(said.encode()).hexdigest()
+    return keys
+
+
+def _said(argument: Any, keys: Mapping[str, str]) -> str:
+    """An argument in words, nodes by their digest."""
+    if isinstance(argument, list | tuple):
+        return "[" + ",".join(_said(part, keys) for part in argument) + "]"
+    if isinstance(argument, Mapping):
+        return "{" + ",".join(f"{name}:{_said(part, keys)}" for name, part in argument.items()) + "}"
+    return keys.get(getattr(argument, "name", ""), repr(argument))
+
+
+def _constant(program: ExportedProgram, name: str) -> Array | None:
+    held: Any = program.state_dict.get(name)
+    held = program.constants.get(name) if held is None else held
+    return None if held is None or not hasattr(held, "detach") else np.ascontiguousarray(held.detach().numpy())
 
 
 def _read_file(model: onnx.ModelProto) -> _File:
@@ -90,7 +121,9 @@ def _read_file(model: onnx.ModelProto) -> _File:
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     grids: dict[str, _Stored] = {}
     for node in model.graph.node:
-        if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and all(name in constants for name in node.input[1:3]):
+        if node.op_type in {"Clip", "Pad"} and node.input[0] in grids:
+            grids.setdefault(node.output[0], grids[node.input[0]])
+        elif node.op_type in {"QuantizeLinear", "DequantizeLinear"} and all(name in constants for name in node.input[1:3]):
             tensor = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
             scale = constants[node.input[1]]
             zero_point = constants[node.input[2]] if len(node.input) > 2 else _default_zero_point(constants, tensor, scale)
@@ -107,7 +140,7 @@ def _default_zero_point(constants: Mapping[str, Array], tensor: str, scale: Arra
 def _activation(entry: TensorQuantization, file: _File, candidates: list[str]) -> EntryOutcome:
     name = next((candidate for candidate in candidates if candidate in file.grids), "")
     if not name:
-        return EntryOutcome(name=entry.name, outcome="dropped", reason="the file quantizes no tensor of this name: the exporter removed it as unused")
+        return EntryOutcome(name=entry.name, outcome="dropped", reason="the file quantizes no tensor of this name")
     stored = file.grids[name]
     shift = _SHIFTS.get(stored.dtype)
     if shift is None or not np.array_equal(stored.scale, np.asarray(entry.scale, np.float32)):
@@ -117,7 +150,9 @@ def _activation(entry: TensorQuantization, file: _File, candidates: list[str]) -
     if shift == 0:
         return EntryOutcome(name=entry.name, outcome="honoured", tensor=name, dtype=stored.dtype)
     reason = "the same real numbers as uint8, zero point + 128: ONNX Runtime's x86 kernels take unsigned activations"
-    return EntryOutcome(name=entry.name, outcome="re-typed", tensor=name, dtype=stored.dtype, zero_point_shift=shift, reason=reason)
+    return EntryOutcome(
+        name=entry.name, outcome="re-typed", tensor=name, dtype=stored.dtype, zero_point_shift=shift, reason=reason
+    )
 
 
 def _dropped(entry: TensorQuantization, stored: _Stored) -> EntryOutcome:
@@ -127,12 +162,8 @@ def _dropped(entry: TensorQuantization, stored: _Stored) -> EntryOutcome:
 
 def _expected(entry: TensorQuantization, program: ExportedProgram, name: str) -> Array | None:
     """The integers the contract means: weights as they lie in the program, biases back from their float32 values."""
-    held: Any = program.state_dict.get(name)
-    held = program.constants.get(name) if held is None else held
-    if held is None:
-        return None
-    values: Array = held.detach().numpy()
-    if entry.role == "weight":
+    values = _constant(program, name)
+    if values is None or entry.role == "weight":
         return values
     integers: Array = np.rint(values.astype(np.float64) / np.asarray(entry.scale, np.float64)).astype(np.int32)
     return integers

@@ -10,8 +10,7 @@ found                                becomes
 ``ReduceMean`` over all positions     ``GlobalAveragePool`` (there is no integer ReduceMean)
 data movement without Q/DQ around it  the same movement between Q and DQ of its own grid (exact: values only move)
 ``Pad`` with zeros between Q and DQ   ``Pad`` of the integers with the zero point (there is no fused Pad)
-float32 biases on the int32 grid      int32 initializer and DequantizeLinear
-int8 activations                      uint8, zero point + 128 (the kernels x86 processors have)
+integer kernel, clamp, Q              kernel, Q, clamp of the integers (a clamp between the two prevents the fusion)
 ==================================== ======================================================================
 
 Passes edit the model they are given, which belongs to the converter alone.
@@ -20,27 +19,36 @@ Passes edit the model they are given, which belongs to the converter alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from edgekit.converters.onnx_graph import (
+    activation_dequantize,
+    add_constant,
+    insert_before,
+    insert_pair,
+    make,
+    numpy_of,
+    producer,
+    replace,
+    static_shape,
+)
+from edgekit.core.tensors import quantize
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgekit.core.contract import TensorQuantization
     from edgekit.core.tensors import Array
 
-__all__ = [
-    "activation_dequantize", "drop_idle_axes", "fuse_for_integers", "integer_biases", "numpy_of", "own_zero_points", "pad_integers",
-    "retype_activations", "static_shape",
-]  # fmt: skip
+__all__ = ["fuse_for_integers"]
 
-UINT8_SHIFT = 128
-"""Integer as uint8 minus integer as int8, for the same real number."""
-
-_MOVEMENTS = {"DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
-_WEIGHTED = {"Conv", "ConvTranspose", "Gemm"}
+_MOVEMENTS = {
+    "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
+    "Transpose", "Unsqueeze",
+}  # fmt: skip
+_CLAMPED = {"Add", "AveragePool", "Conv", "Gemm", "GlobalAveragePool", "MatMul", "Mul", "Reshape"}
 
 
 def fuse_for_integers(graph: ir.Graph) -> None:
@@ -48,73 +56,9 @@ def fuse_for_integers(graph: ir.Graph) -> None:
     _bracket_movements(graph)
     _lower_linear(graph)
     _lower_global_mean(graph)
+    _clamp_integers(graph)
     _bracket_movements(graph)
-
-
-def producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    """The node that makes ``value``, if it is an ``op_type``."""
-    node = value.producer() if value is not None else None
-    return node if node is not None and node.op_type == op_type else None
-
-
-def numpy_of(value: ir.Value | None) -> Array | None:
-    """The constant behind an initializer; None for anything else."""
-    return None if value is None or value.const_value is None else value.const_value.numpy()
-
-
-def activation_dequantize(value: ir.Value | None) -> ir.Node | None:
-    """The DequantizeLinear of an activation that makes ``value``; None for weights and for anything else."""
-    node = producer(value, "DequantizeLinear")
-    if node is None or node.inputs[0] is None or node.inputs[0].is_initializer() or len(node.inputs) < 3:
-        return None
-    return node
-
-
-def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """A new initializer under a free name that starts with ``name``."""
-    import onnx_ir as ir
-
-    free, count = name, 1
-    while free in graph.initializers:
-        free, count = f"{name}_{count}", count + 1
-    tensor = ir.tensor(np.array(array, order="C"), name=free)
-    value = ir.val(free, const_value=tensor, dtype=tensor.dtype, shape=tensor.shape)
-    graph.register_initializer(value)
-    return value
-
-
-def _insert(
-    graph: ir.Graph, anchor: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], *, name: str, like: ir.Value, shape: Sequence[int] | None = None,
-    after: bool = False, dtype: Any = None, **attributes: Any,
-) -> ir.Value:  # fmt: skip
-    """A new node beside ``anchor``; its output has the type of ``like`` (or ``dtype``) and ``shape`` (or that of ``like``)."""
-    import onnx_ir as ir
-
-    output = ir.val(name, dtype=dtype or like.dtype, shape=like.shape if shape is None else list(shape))
-    node = ir.node(op_type, inputs, attributes or None, outputs=[output], name=name)
-    if after:
-        graph.insert_after(anchor, node)
-    else:
-        graph.insert_before(anchor, node)
-    return output
-
-
-def _insert_pair(graph: ir.Graph, value: ir.Value, anchor: ir.Node, grid: Sequence[ir.Value | None], *, after: bool) -> ir.Value:
-    """Quantize ``value`` on ``grid`` (scale, zero point) and dequantize it again; returns the float result."""
-    zero_point = grid[1]
-    integer = zero_point.dtype if zero_point is not None else None
-    q = _insert(graph, anchor, "QuantizeLinear", [value, *grid], name=f"{value.name}_quantized", like=value, dtype=integer, after=after)
-    follower = q.producer() if after else anchor
-    if follower is None:
-        raise RuntimeError(f"node of {q.name} vanished")
-    return _insert(graph, follower, "DequantizeLinear", [q, *grid], name=f"{value.name}_restored", like=value, after=after)
-
-
-def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
-    """Sizes of ``value``, or None where one is unknown."""
-    if value is None or value.shape is None or not all(isinstance(size, int) for size in value.shape):
-        return None
-    return tuple(int(str(size)) for size in value.shape)
+    _pad_integers(graph)
 
 
 def _bracket_movements(graph: ir.Graph) -> None:
@@ -133,7 +77,7 @@ def _bracket_output(graph: ir.Graph, node: ir.Node, output: ir.Value, grid: Sequ
     uses = list(output.uses())
     is_output = output.is_graph_output()
     name = output.name
-    restored = _insert_pair(graph, output, node, grid, after=True)
+    restored = insert_pair(graph, output, node, grid, after=True)
     for user, index in uses:
         if user.op_type != "QuantizeLinear":
             user.replace_input_with(index, restored)
@@ -148,7 +92,7 @@ def _bracket_input(graph: ir.Graph, node: ir.Node) -> None:
     made = value is not None and value.producer() is not None and len(value.uses()) == 1 and not value.is_graph_output()
     if not made or value is None or len(users) != 1 or users[0].op_type != "QuantizeLinear" or node.outputs[0].is_graph_output():
         return
-    node.replace_input_with(0, _insert_pair(graph, value, node, users[0].inputs[1:3], after=False))
+    node.replace_input_with(0, insert_pair(graph, value, node, users[0].inputs[1:3], after=False))
 
 
 def _lower_linear(graph: ir.Graph) -> None:
@@ -182,7 +126,9 @@ def _added_bias(matmul: ir.Node) -> tuple[ir.Node, ir.Value | None]:
     return matmul, None
 
 
-def _replace_by_gemm(graph: ir.Graph, matmul: ir.Node, last: ir.Node, weight: ir.Value, bias: ir.Value | None, shape: tuple[int, ...]) -> None:
+def _replace_by_gemm(
+    graph: ir.Graph, matmul: ir.Node, last: ir.Node, weight: ir.Value, bias: ir.Value | None, shape: tuple[int, ...]
+) -> None:
     source, result = matmul.inputs[0], last.outputs[0]
     if source is None:
         return
@@ -191,19 +137,14 @@ def _replace_by_gemm(graph: ir.Graph, matmul: ir.Node, last: ir.Node, weight: ir
         return
     flat = add_constant(graph, f"{result.name}_rows", np.array([rows, width[1]], np.int64))
     whole = add_constant(graph, f"{result.name}_shape", np.array(shape, np.int64))
-    x = _insert(graph, last, "Reshape", [source, flat], name=f"{result.name}_flat", like=source, shape=(rows, width[1]))
+    x = insert_before(
+        graph, last, make("Reshape", [source, flat], name=f"{result.name}_flat", like=source, shape=(rows, width[1]))
+    )
     inputs = [x, weight] if bias is None else [x, weight, bias]
-    y = _insert(graph, last, "Gemm", inputs, name=f"{result.name}_gemm", like=result, shape=(rows, shape[-1]), transB=1)
-    _replace(graph, last, _insert(graph, last, "Reshape", [y, whole], name=f"{result.name}_whole", like=result))
-
-
-def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    """Let everything read ``value`` instead of the node's output, give it the output's name, and remove the node."""
-    old = node.outputs[0]
-    name = old.name
-    old.replace_all_uses_with(value, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    old.name, value.name = f"{name}_replaced", name
+    y = insert_before(
+        graph, last, make("Gemm", inputs, name=f"{result.name}_gemm", like=result, shape=(rows, shape[-1]), transB=1)
+    )
+    replace(graph, last, insert_before(graph, last, make("Reshape", [y, whole], name=f"{result.name}_whole", like=result)))
 
 
 def _lower_global_mean(graph: ir.Graph) -> None:
@@ -211,143 +152,100 @@ def _lower_global_mean(graph: ir.Graph) -> None:
     for node in [node for node in graph if node.op_type == "ReduceMean"]:
         source, result = node.inputs[0], node.outputs[0]
         shape, kept, axes = static_shape(source), static_shape(result), numpy_of(node.inputs[1] if len(node.inputs) > 1 else None)
-        if source is None or shape is None or kept is None or axes is None or activation_dequantize(source) is None or len(shape) < 3:
+        if (
+            source is None
+            or shape is None
+            or kept is None
+            or axes is None
+            or activation_dequantize(source) is None
+            or len(shape) < 3
+        ):
             continue
         reduced = {int(axis) % len(shape) for axis in axes.tolist()}
         positions = {axis for axis in range(2, len(shape)) if shape[axis] != 1}
         if not positions <= reduced or reduced & {0, 1}:
             continue
         pooled_shape = (*shape[:2], *[1] * (len(shape) - 2))
-        pooled = _insert(graph, node, "GlobalAveragePool", [source], name=f"{result.name}_pooled", like=source, shape=pooled_shape)
+        pooled = insert_before(
+            graph, node, make("GlobalAveragePool", [source], name=f"{result.name}_pooled", like=source, shape=pooled_shape)
+        )
         if kept != pooled_shape:
             target = add_constant(graph, f"{result.name}_shape", np.array(kept, np.int64))
-            pooled = _insert(graph, node, "Reshape", [pooled, target], name=f"{result.name}_whole", like=source, shape=kept)
-        _replace(graph, node, pooled)
+            pooled = insert_before(
+                graph, node, make("Reshape", [pooled, target], name=f"{result.name}_whole", like=source, shape=kept)
+            )
+        replace(graph, node, pooled)
 
 
-def pad_integers(graph: ir.Graph) -> None:
+def _pad_integers(graph: ir.Graph) -> None:
     """``DQ -> Pad(0) -> Q`` on one grid becomes a Pad of the integers with the zero point: real zero, exactly."""
     for node in [node for node in graph if node.op_type == "Pad"]:
         source, users = activation_dequantize(node.inputs[0]), list(node.outputs[0].consumers())
         value = numpy_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
         if source is None or len(users) != 1 or users[0].op_type != "QuantizeLinear" or value is None or value.item() != 0:
             continue
-        quantize, result = users[0], users[0].outputs[0]
-        if node.attributes["mode"].as_string() != "constant" or not _same_grid(source.inputs[1:3], quantize.inputs[1:3]):
+        last, result = users[0], users[0].outputs[0]
+        if node.attributes["mode"].as_string() != "constant" or not _same_grid(source.inputs[1:3], last.inputs[1:3]):
             continue
-        inputs = [source.inputs[0], node.inputs[1], quantize.inputs[2], *node.inputs[3:]]
-        _replace(graph, quantize, _insert(graph, quantize, "Pad", inputs, name=f"{result.name}_padded", like=result, mode="constant"))
+        inputs = [source.inputs[0], node.inputs[1], last.inputs[2], *node.inputs[3:]]
+        replace(
+            graph,
+            last,
+            insert_before(graph, last, make("Pad", inputs, name=f"{result.name}_padded", like=result, mode="constant")),
+        )
+
+
+def _clamp_integers(graph: ir.Graph) -> None:
+    """``op -> Relu or Clip -> Q`` becomes ``op -> Q -> Clip``: rounding is monotone, so the order does not matter.
+
+    Such clamps remain where a grid is wider than the clamp, as where a concatenation shares it.
+    """
+    for node in [node for node in graph if node.op_type in {"Clip", "Relu"}]:
+        value, result = node.inputs[0], node.outputs[0]
+        users, maker = list(result.consumers()), value.producer() if value is not None else None
+        alone = value is not None and len(value.uses()) == 1 and len(users) == 1 and users[0].op_type == "QuantizeLinear"
+        if not alone or value is None or maker is None or maker.op_type not in _CLAMPED or result.is_graph_output():
+            continue
+        bounds = _clamp_bounds(node, users[0])
+        if bounds is not None:
+            users[0].replace_input_with(0, value)
+            _clamp_after(graph, users[0], bounds)
+
+
+def _clamp_after(graph: ir.Graph, last: ir.Node, bounds: tuple[Array, Array]) -> None:
+    """Let everything that read the integers of ``last`` read them clamped; the clamped ones take over the name."""
+    integers = last.outputs[0]
+    name, readers = str(integers.name), list(integers.uses())
+    limits = [add_constant(graph, f"{name}_{side}", bound) for side, bound in zip(("low", "high"), bounds, strict=True)]
+    clamp = make("Clip", [integers, *limits], name=f"{name}_clamped", like=integers)
+    graph.insert_after(last, clamp)
+    for reader, index in readers:
+        reader.replace_input_with(index, clamp.outputs[0])
+    integers.name, clamp.outputs[0].name = f"{name}_unclamped", name
+
+
+def _clamp_bounds(clamp: ir.Node, last: ir.Node) -> tuple[Array, Array] | None:
+    """The clamp's two bounds as integers of the grid of ``last``; an open side is the end of the type."""
+    scale, zero = (numpy_of(value) for value in last.inputs[1:3])
+    if scale is None or zero is None or scale.ndim != 0:
+        return None
+    ends = np.iinfo(zero.dtype)
+    given = [np.zeros((), np.float32), None] if clamp.op_type == "Relu" else [*map(numpy_of, clamp.inputs[1:3]), None, None][:2]
+    if clamp.op_type == "Clip" and any(
+        value is not None and bound is None for value, bound in zip(clamp.inputs[1:3], given, strict=False)
+    ):
+        return None
+    steps = [
+        np.array(end, zero.dtype)
+        if bound is None
+        else quantize(
+            bound, scale=float(scale), zero_point=int(zero), minimum=int(ends.min), maximum=int(ends.max), dtype=str(zero.dtype)
+        )
+        for bound, end in zip(given, (ends.min, ends.max), strict=True)
+    ]
+    return steps[0], steps[1]
 
 
 def _same_grid(first: Sequence[ir.Value | None], second: Sequence[ir.Value | None]) -> bool:
     pairs = [(numpy_of(a), numpy_of(b)) for a, b in zip(first, second, strict=True)]
     return all(a is not None and b is not None and a.dtype == b.dtype and a.item() == b.item() for a, b in pairs)
-
-
-def integer_biases(graph: ir.Graph, entries: Mapping[str, TensorQuantization]) -> None:
-    """Store each bias as int32 with ``DequantizeLinear`` of scale ``s_input * s_weight[c]`` (ONNX Runtime wants both).
-
-    Args:
-        graph: The graph.
-        entries: Bias entries by the name of their initializer.
-    """
-    for node in [node for node in graph if node.op_type in _WEIGHTED and len(node.inputs) > 2]:
-        bias = node.inputs[2]
-        values, scale = numpy_of(bias), _accumulator_scale(node)
-        if bias is None or values is None or scale is None or values.ndim != 1:
-            continue
-        entry = entries.get(bias.name or "")
-        if entry is not None and len(entry.scale) == len(values) and np.allclose(entry.scale, scale, rtol=1e-6):
-            scale = np.asarray(entry.scale, np.float32)
-        integers = np.rint(values.astype(np.float64) / scale.astype(np.float64)).astype(np.int32)
-        _store_integers(graph, node, bias, integers, scale)
-
-
-def _accumulator_scale(node: ir.Node) -> Array | None:
-    """Scale of the int32 accumulator, ``[C]``: input scale times weight scales, both from the graph."""
-    source, weight = activation_dequantize(node.inputs[0]), producer(node.inputs[1], "DequantizeLinear")
-    if source is None or weight is None or weight.inputs[0] is None or not weight.inputs[0].is_initializer():
-        return None
-    input_scale, weight_scale = numpy_of(source.inputs[1]), numpy_of(weight.inputs[1])
-    if input_scale is None or weight_scale is None:
-        return None
-    return np.float32(input_scale.item()) * np.atleast_1d(weight_scale).astype(np.float32)
-
-
-def _store_integers(graph: ir.Graph, node: ir.Node, bias: ir.Value, integers: Array, scale: Array) -> None:
-    name = str(bias.name)
-    alone = len(bias.uses()) == 1
-    stored = add_constant(graph, f"{name}_int32", integers)
-    steps = add_constant(graph, f"{name}_scale", scale)
-    restored = _insert(graph, node, "DequantizeLinear", [stored, steps], name=f"{stored.name}_restored", like=bias, axis=0)
-    node.replace_input_with(2, restored)
-    if alone:
-        graph.initializers.pop(name)
-        _rename_initializer(graph, stored, name)
-
-
-def _rename_initializer(graph: ir.Graph, value: ir.Value, name: str) -> None:
-    graph.initializers.pop(str(value.name))
-    value.name = name
-    if value.const_value is not None:
-        value.const_value.name = name
-    graph.initializers.add(value)
-
-
-def own_zero_points(graph: ir.Graph) -> None:
-    """Give each weight a zero point of its own.
-
-    On processors where ONNX Runtime retypes weights to uint8 (``session.x64quantprecision``), a shared one makes it fail
-    with "Attempt to replace the existing tensor".
-    """
-    seen: set[str] = set()
-    for node in list(graph):
-        if node.op_type != "DequantizeLinear" or len(node.inputs) < 3 or node.inputs[0] is None or not node.inputs[0].is_initializer():
-            continue
-        zero = node.inputs[2]
-        values = numpy_of(zero)
-        if zero is not None and values is not None and str(zero.name) in seen:
-            node.replace_input_with(2, add_constant(graph, f"{node.inputs[0].name}_zero_point", values))
-        elif zero is not None:
-            seen.add(str(zero.name))
-
-
-def drop_idle_axes(graph: ir.Graph) -> None:
-    """Remove the ``axis`` attribute where one scale holds for the whole tensor: it says nothing there."""
-    for node in graph:
-        if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and "axis" in node.attributes:
-            scale = numpy_of(node.inputs[1])
-            if scale is not None and scale.ndim == 0:
-                node.attributes.pop("axis")
-
-
-def retype_activations(graph: ir.Graph) -> None:
-    """Make int8 activations uint8: each zero point + 128, the same real numbers; weights and biases stay."""
-    import onnx_ir as ir
-
-    shifted: dict[str, ir.Value] = {}
-    for node in list(graph):
-        if node.op_type not in {"QuantizeLinear", "DequantizeLinear"} or len(node.inputs) < 3:
-            continue
-        source, zero_point = node.inputs[0], node.inputs[2]
-        zero = numpy_of(zero_point)
-        if zero_point is None or zero is None or zero.dtype != np.int8 or (source is not None and source.is_initializer()):
-            continue
-        name = str(zero_point.name)
-        if name not in shifted:
-            shifted[name] = add_constant(graph, f"{name}_uint8", (zero.astype(np.int16) + UINT8_SHIFT).astype(np.uint8))
-        node.replace_input_with(2, shifted[name])
-        if node.op_type == "QuantizeLinear":
-            node.outputs[0].dtype = ir.DataType.UINT8
-    for node in [node for node in graph if node.op_type == "Pad"]:
-        _retype_pad(node, shifted)
-
-
-def _retype_pad(node: ir.Node, shifted: Mapping[str, ir.Value]) -> None:
-    """A Pad of integers follows its input's type."""
-    import onnx_ir as ir
-
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    if value is not None and value.name in shifted and node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.UINT8:
-        node.replace_input_with(2, shifted[value.name])
-        node.outputs[0].dtype = ir.DataType.UINT8

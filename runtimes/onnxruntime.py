@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgekit.core.errors import DataError, IntegrityError, UsageError, UnsupportedOpError, nearest
+from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError, UsageError, nearest
 from edgekit.core.tensors import DType, TensorSpec, check_inputs
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class OnnxRuntime:
     def replay_layers(
         self, artifact: Artifact, contract: QuantizationContract, recorded: Mapping[str, Array], *, threads: int = 1
     ) -> dict[str, Array]:
-        """Run every quantized layer of the file alone, with the kernels it ships with; see :class:`~edgekit.core.plugins.Runtime`.
+        """Run every quantized layer of the file alone, with its own kernels; see :mod:`edgekit.runtimes.onnxruntime_replay`.
 
         Raises:
             IntegrityError: The file cannot be read.
@@ -167,7 +167,11 @@ def _explain(reason: Exception, source: str, version: str) -> Exception:
     if isinstance(reason, UsageError):
         return reason
     text = " ".join(str(reason).split())
-    if type(reason).__name__ == "NotImplemented" or "is not a registered function/op" in text or "Could not find an implementation" in text:
+    if (
+        type(reason).__name__ == "NotImplemented"
+        or "is not a registered function/op" in text
+        or "Could not find an implementation" in text
+    ):
         return UnsupportedOpError(
             f"{source}: ONNX Runtime {version} has no kernel for an operator of this model. It says: {text}"
             " Export with another opset or ONNX Runtime version, or keep that layer out of the model."
@@ -183,7 +187,9 @@ def _specs(arguments: Any, stored: str | None, source: str) -> tuple[TensorSpec,
         shape = tuple(size if isinstance(size, int) else 1 for size in argument.shape)
         dtype = _DTYPES.get(argument.type)
         if dtype is None:
-            raise UnsupportedOpError(f"{source}: '{argument.name}' is a {argument.type}; edgekit takes tensors of {', '.join(_DTYPES.values())}.")
+            raise UnsupportedOpError(
+                f"{source}: '{argument.name}' is a {argument.type}; edgekit takes tensors of {', '.join(_DTYPES.values())}."
+            )
         grid = grids.get(argument.name)
         same = grid is not None and grid.dtype == dtype
         specs.append(

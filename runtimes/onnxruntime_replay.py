@@ -54,7 +54,11 @@ class Layers:
         wanted = {argument.name for argument in session.get_inputs()}
         fed = {tensor: entry for tensor, entry in self.fed.items() if tensor in wanted}
         typed = {tensor: self._to_file(entry, recorded[entry]) for tensor, entry in fed.items()}
-        rows = [session.run(names, {tensor: values[i] for tensor, values in typed.items()}) for i in range(sample_count)] if names else []
+        rows = (
+            [session.run(names, {tensor: values[i] for tensor, values in typed.items()}) for i in range(sample_count)]
+            if names
+            else []
+        )
         stacked = {name: np.stack([row[position] for row in rows]) for position, name in enumerate(names)} if rows else {}
         return {entry: self._from_file(entry, stacked[tensor]) for entry, tensor in self.made.items() if tensor in stacked}
 
@@ -96,19 +100,21 @@ def cut(data: bytes, report: ContractReport, contract: QuantizationContract, rec
 
 
 def _parse(data: bytes) -> onnx.ModelProto:
-    import google.protobuf.message
     import onnx
 
     try:
         return onnx.load_model_from_string(data)
-    except google.protobuf.message.DecodeError as reason:
-        raise IntegrityError("The artifact is not an ONNX file; layers can be replayed from .onnx only. Export again.") from reason
+    except Exception as reason:  # protobuf's own, which has no typed name
+        raise IntegrityError(
+            "The artifact is not an ONNX file; layers can be replayed from .onnx only. Export again."
+        ) from reason
 
 
 def _check(entry: TensorQuantization, values: Array) -> None:
     if values.dtype != np.int8 or values.shape[1:] != entry.shape:
         raise DataError(
-            f"Recorded integers of '{entry.name}' are {values.dtype} {list(values.shape)}; expected int8 {['S', *entry.shape]} on the contract's grid."
+            f"Recorded integers of '{entry.name}' are {values.dtype} {list(values.shape)};"
+            f" expected int8 {['S', *entry.shape]} on the contract's grid."
         )
 
 
@@ -116,11 +122,16 @@ def _check_tensors(model: onnx.ModelProto, outcomes: Mapping[str, EntryOutcome],
     known = computed | {value.name for value in model.graph.input}
     for name, outcome in outcomes.items():
         if outcome.tensor not in known:
-            raise IntegrityError(f"The file has no tensor '{outcome.tensor}', which the contract report names for '{name}'. Export again.")
+            raise IntegrityError(
+                f"The file has no tensor '{outcome.tensor}', which the contract report names for '{name}'. Export again."
+            )
 
 
 def _rewire(
-    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], outcomes: Mapping[str, EntryOutcome], tensors: Mapping[str, str]
+    model: onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    outcomes: Mapping[str, EntryOutcome],
+    tensors: Mapping[str, str],
 ) -> None:
     """Let every reader of a cut tensor read its fresh input."""
     import onnx.helper

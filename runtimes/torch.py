@@ -169,7 +169,9 @@ def _edges(program: ExportedProgram, path: Path) -> tuple[tuple[TensorSpec, ...]
 
 def _spec(name: str, node: torch.fx.Node) -> TensorSpec:
     value = node.meta["val"]
-    return TensorSpec(name=name, shape=tuple(int(size) for size in value.shape), dtype=cast("DType", str(value.dtype).removeprefix("torch.")))
+    return TensorSpec(
+        name=name, shape=tuple(int(size) for size in value.shape), dtype=cast("DType", str(value.dtype).removeprefix("torch."))
+    )
 
 
 def _stack(rows: list[dict[str, Array]], entries: Mapping[str, str]) -> dict[str, Array]:
@@ -237,8 +239,9 @@ def _execute(
 
 def _call(node: torch.fx.Node, values: Mapping[Any, Any]) -> Any:
     import torch
+    from torch.fx.node import map_arg
 
-    arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), lambda source: values[source.name])
+    arguments, keywords = map_arg((node.args, node.kwargs), lambda source: values[source.name])
     function = cast("Callable[..., Any]", node.target)
     with torch.inference_mode():
         return function(*arguments, **keywords)
