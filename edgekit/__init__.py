@@ -35,7 +35,7 @@ _HOMES = {
     "Quantize": "core.recipe",
     "Recipe": "core.recipe",
     "Task": "core.task",
-    "ValidationReport": "core.validation",
+    "ValidationReport": "report",  # with its notebook renderer
     "agreement": "core.metric",
     "compress": "pipeline",
     "export": "pipeline",

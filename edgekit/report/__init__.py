@@ -1,1 +1,81 @@
-"""A validation report as terminal table, HTML page and JSON."""
+"""A validation report as terminal table, HTML page, notebook output and JSON document.
+
+Importing this package loads neither rich nor jinja2, and lets notebooks draw every
+:class:`~edgekit.core.validation.ValidationReport` (see :data:`edgekit.core.validation.RENDERERS`).
+"""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.core.errors import MissingExtraError
+from edgekit.core.files import write_text
+from edgekit.core.validation import RENDERERS, ValidationReport
+
+if TYPE_CHECKING:
+    import rich.console
+
+__all__ = ["ValidationReport", "json_schema", "notebook_html", "render_terminal", "write_html", "write_json"]
+
+
+def render_terminal(report: ValidationReport, console: rich.console.Console) -> None:
+    """Print the report to a terminal, the verdict last."""
+    from edgekit.report.terminal import print_report
+
+    print_report(report, console)
+
+
+def write_json(report: ValidationReport, path: Path) -> None:
+    """Write the versioned JSON document (schema: :func:`json_schema`).
+
+    Raises:
+        OutputError: The disk is full, or the place cannot be written.
+    """
+    from edgekit.report import document
+
+    document.write_json(report, path)
+
+
+def json_schema() -> str:
+    """JSON Schema of the document that :func:`write_json` writes."""
+    from edgekit.report import document
+
+    return document.json_schema()
+
+
+def write_html(report: ValidationReport, path: Path) -> None:
+    """Write one HTML file that needs nothing beside it: no network, no script.
+
+    Raises:
+        MissingExtraError: The ``report`` extra is not installed.
+        OutputError: The disk is full, or the place cannot be written.
+    """
+    from edgekit.report.page import page_html
+
+    write_text(path, page_html(report))
+
+
+def notebook_html(report: ValidationReport) -> str:
+    """The report as a piece of HTML for a notebook's output cell.
+
+    Raises:
+        MissingExtraError: The ``report`` extra is not installed.
+    """
+    from edgekit.report import page
+
+    return page.notebook_html(report)
+
+
+def _shown_in_notebook(report: ValidationReport) -> str:
+    """Like :func:`notebook_html`; without its extra, what the terminal shows and how to get more."""
+    try:
+        return notebook_html(report)
+    except MissingExtraError as reason:
+        from edgekit.report.terminal import plain_text
+
+        return f"<pre>{html.escape(plain_text(report))}\n{html.escape(str(reason))}</pre>"
+
+
+RENDERERS["text/html"] = _shown_in_notebook
