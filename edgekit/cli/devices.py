@@ -29,7 +29,8 @@ def devices(terminal: Terminal, profile: tuple[Path, ...]) -> None:
     """
     from edgekit.device_tests.profiles import load_profile, profile_names
 
-    profiles = [load_profile(source).on_system(platform.system()) for source in (*profile_names(), *profile)]
+    sources: list[str | Path] = [*profile_names(), *profile]
+    profiles = [load_profile(source).on_system(platform.system()) for source in sources]
     terminal.finish({"devices": [one.model_dump(mode="json") for one in profiles]}, lambda console: _print(console, profiles))
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
+_OUTCOMES = ("honoured", "re-typed", "folded", "dropped")
+
 
 def _complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     from edgekit import registry
@@ -117,20 +119,32 @@ def _document(run: RunFolder, artifacts: Sequence[Artifact]) -> dict[str, Any]:
 
 
 def _print_result(console: Console, run: RunFolder, artifacts: Sequence[Artifact]) -> None:
+    from rich.markup import escape
+    from rich.padding import Padding
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading, justify in (("artifact", "left"), ("size", "right"), ("contract entries", "left"), ("file", "left")):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]  # rich's Literal
+    table.add_column("artifact")
+    table.add_column("size", justify="right")
+    table.add_column("quantization contract")
     for artifact in artifacts:
-        counts = ", ".join(f"{count} {outcome}" for outcome, count in artifact.contract_report.counts.items())
-        path = artifact.path.relative_to(run.path)
-        table.add_row(artifact.label, _megabytes(artifact.size_bytes), counts or "float", str(path))
+        counts = artifact.contract_report.counts
+        entries = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if outcome in counts)
+        table.add_row(artifact.label, _megabytes(artifact.size_bytes), entries or "none: float")
     console.print(table)
+    for note, labels in _labels_by_note(artifacts).items():
+        console.print(f"{', '.join(labels)}:", markup=False)
+        console.print(Padding(escape(note), (0, 0, 0, 2)))
+    console.print(f"Artifacts: {run.artifacts}", markup=False, soft_wrap=True)
+    console.print(f"Next: edgekit validate {run.path} --device host", style="dim", soft_wrap=True)
+
+
+def _labels_by_note(artifacts: Sequence[Artifact]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
     for artifact in artifacts:
         for note in artifact.notes:
-            console.print(f"  {artifact.label}: {note}", markup=False, soft_wrap=True)
-    console.print(f"Next: edgekit validate {run.path} --device host", style="dim", soft_wrap=True)
+            found.setdefault(note, []).append(artifact.label)
+    return found
 
 
 def _megabytes(size_bytes: int) -> str:

@@ -39,6 +39,26 @@ def test_an_unknown_amount_ends_when_the_next_begins() -> None:
     assert [line.split("━")[0].strip() for line in text_of(terminal).splitlines()[-2:]] == ["✓ load task", "✓ capture"]
 
 
+def test_pieces_of_one_count_share_a_bar() -> None:
+    terminal = console()
+    with bars(terminal) as progress:
+        progress("run onnx", 0, 2)
+        progress("run tflite", 1, 2)
+        progress("validated", 2, 2)
+    (line,) = text_of(terminal).splitlines()[-1:]
+    assert line.startswith("✓ validated")
+    assert "2/2" in line
+    assert "✓ run" not in text_of(terminal)
+
+
+def test_fewer_than_asked_for_are_all_there_are() -> None:
+    terminal = console()
+    with bars(terminal) as progress:
+        progress("calibrate", 64, 512)
+        progress("export", 0, None)
+    assert "64/64" in text_of(terminal).splitlines()[-2]
+
+
 def test_what_failed_is_not_ticked_off() -> None:
     terminal = console()
 
@@ -58,4 +78,5 @@ def test_lines_name_each_piece_once() -> None:
         for done in range(3):
             progress("calibrate", done, 2)
         progress("export onnx", 0, None)
-    assert text_of(terminal).splitlines() == ["calibrate (2) …", "export onnx …"]
+        progress("export", 1, 1)
+    assert text_of(terminal).splitlines() == ["calibrate …", "export onnx …", "export"]
