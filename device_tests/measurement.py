@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 __all__ = ["Series", "compare", "is_disturbed", "sample_rounds", "steady_start", "summarise"]
 
 _BATCH = 5
+_MOST_BATCHES = 200
 _TAIL_BATCHES = 5
 _FEWEST_FOR_DETECTION = 40
 _ROUNDING = 1e-12
 _BLOCK_S = 0.02
+_TRIAL_RUNS = 3
 _LONGEST_BLOCK = 2_000
 _ROUNDS_TO_JUDGE = 25
 _PRECISION = 0.01
@@ -110,9 +112,9 @@ class _Collector:
         self.rounds: list[int] = []
         self.medians: list[float] = []
         self.preemptions = 0
-        start = time.perf_counter()
-        run()
-        once_s = max(time.perf_counter() - start, 1e-7)
+        once_s = _seconds(run)
+        if once_s < block_s:  # worth knowing better: the first inference is slow, and any may be interrupted
+            once_s = min(_seconds(run) for _ in range(_TRIAL_RUNS))
         self.block_length = min(max(int(block_s / once_s), 1), _LONGEST_BLOCK)
 
     def block(self, number: int) -> None:
@@ -144,6 +146,12 @@ class _Collector:
         )
 
 
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return max(time.perf_counter() - start, 1e-7)
+
+
 def _is_precise(collectors: Sequence[_Collector], made: int) -> bool:
     """Whether every model's median is known to ±1 %, by the round medians of the second half."""
     import numpy as np
@@ -163,8 +171,9 @@ def steady_start(values: Array) -> int | None:
 
     The series is cut into batches of five; of all places to cut off the beginning, the one is taken that leaves the
     rest with the smallest standard error of its mean (White 1997, "An effective truncation heuristic for bias reduction
-    in simulation output"; batches of five: White, Cobb & Spratt 2000). Batches are represented by their medians,
-    so that one interrupted inference is no change of state. The last five batches are not tried: too few to judge by.
+    in simulation output"; batches of five: White, Cobb & Spratt 2000; larger ones in a series of over a thousand). Batches
+    are represented by their medians, so that a few interrupted inferences are no change of state. The last five batches
+    are not tried: too few to judge by.
 
     Args:
         values: ``[n]`` latencies in the order they were taken.
@@ -181,8 +190,9 @@ def steady_start(values: Array) -> int | None:
 
     if values.size < _FEWEST_FOR_DETECTION:
         return None
-    count = values.size // _BATCH
-    batches = np.median(np.asarray(values[: count * _BATCH], np.float64).reshape(count, _BATCH), axis=1)
+    size = max(_BATCH, values.size // _MOST_BATCHES)
+    count = values.size // size
+    batches = np.median(np.asarray(values[: count * size], np.float64).reshape(count, size), axis=1)
     left = np.arange(count, 0, -1, dtype=np.float64)
     centred = batches - batches.mean()  # sums of squares of small numbers lose no digits
     sums = np.cumsum(centred[::-1])[::-1]
@@ -190,7 +200,7 @@ def steady_start(values: Array) -> int | None:
     errors = np.maximum(squares - sums**2 / left, 0.0) / left**2
     tried = errors[: count - _TAIL_BATCHES]
     best = int(np.argmax(tried <= tried.min() + _ROUNDING * errors[0]))  # the first of those that only rounding tells apart
-    return best * _BATCH if best <= count // 2 else None
+    return best * size if best <= count // 2 else None
 
 
 def is_disturbed(series: Series, *, threads: int) -> bool:
