@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,8 @@ def test_bad_recipes_say_where(text: str, complaint: str, tmp_path: Path) -> Non
 def test_missing_recipe_file() -> None:
     with pytest.raises(RecipeError, match="does not exist"):
         Recipe.read("nowhere.toml")
+
+
+@pytest.mark.parametrize("text", ["none", "int8"])
+def test_toml_form_is_stable(text: str, golden: Callable[[str, str], None]) -> None:
+    golden(f"recipes/{text}.toml", Recipe.parse_text(text).to_toml())
