@@ -14,6 +14,8 @@ __all__ = ["latency_strips"]
 
 _WIDE_PX = 600
 _BINS = 160
+_TAIL_RATIO = 2.0
+"""The axis reaches to the 99th percentile, but at most this often the 90th: interruptions can be a hundred times a median."""
 _LINEAR_RATIO = 12.0
 """Beyond this ratio of slowest to fastest the axis is logarithmic, or the fast strips would be slivers."""
 
@@ -24,7 +26,7 @@ def latency_strips(rows: Sequence[Row], *, width: float) -> str:
     if not found:
         return ""
     is_wide = width >= _WIDE_PX
-    left, right = (max(svg.text_width(row.label) for row, _ in found) + 18, 250.0) if is_wide else (2.0, 2.0)
+    left, right = (max(svg.text_width(row.label) for row, _ in found) + 18, 320.0) if is_wide else (2.0, 2.0)
     strip = 46.0 if is_wide else 62.0
     height = strip * len(found) + 40
     scale = _axis([distribution for _, distribution in found], start=left, end=width - right)
@@ -35,9 +37,11 @@ def latency_strips(rows: Sequence[Row], *, width: float) -> str:
 
 
 def _axis(distributions: Sequence[Distribution], *, start: float, end: float) -> Scale:
-    fastest, slowest = min(d.minimum for d in distributions), max(d.p99 for d in distributions)
-    logarithmic = fastest > 0 and slowest / fastest > _LINEAR_RATIO
-    return Scale(low=0.9 * fastest if logarithmic else 0.0, high=1.06 * slowest, start=start, end=end, logarithmic=logarithmic)
+    """From zero to where nearly all samples are: a long tail is counted beside its strip instead of squeezing all others."""
+    fastest = min(d.minimum for d in distributions)
+    reach = max(min(d.p99, _TAIL_RATIO * d.p90) for d in distributions)
+    logarithmic = fastest > 0 and reach / min(d.p50 for d in distributions) > _LINEAR_RATIO
+    return Scale(low=0.9 * fastest if logarithmic else 0.0, high=1.06 * reach, start=start, end=end, logarithmic=logarithmic)
 
 
 def _ticks(scale: Scale, *, bottom: float, right: float) -> list[str]:
@@ -59,10 +63,17 @@ def _strip(row: Row, distribution: Distribution, scale: Scale, *, base: float, w
     parts = [svg.path(outline, class_=f"ridge {kind} {hue}", tip=_range(row, distribution))]
     parts += [svg.line(scale(distribution.p50), base, scale(distribution.p50), base - 32, class_=f"median {hue}")]
     for value, size in ((distribution.p90, 12), (distribution.p99, 7)):
+        if value > scale.high:
+            continue
         parts += [svg.line(scale(value), base, scale(value), base - size, class_=f"percentile {hue}")]
     y = base - (8 if is_wide else 40)
     parts += [svg.text(0, y, row.label, class_=f"coloured {hue}")]
-    return [*parts, svg.text(width, y, _percentiles(distribution), class_="tick", anchor="end")]
+    beyond = _beyond(distribution, scale.high)
+    words = f"{beyond} beyond · {_percentiles(distribution)}" if beyond and is_wide else _percentiles(distribution)
+    parts += [svg.text(width, y, words, class_="tick", anchor="end")]
+    if beyond and not is_wide:
+        parts += [svg.text(scale.end, base - 8, f"{beyond} →", class_="tick", anchor="end")]
+    return parts
 
 
 def _range(row: Row, distribution: Distribution) -> str:
@@ -75,12 +86,18 @@ def _percentiles(distribution: Distribution) -> str:
     return " · ".join(f"{name} {quantities.significant(value)}" for name, value in named.items()) + " ms"
 
 
+def _beyond(distribution: Distribution, axis_end: float) -> str:
+    """Share of the samples that the axis does not reach; empty where it reaches all."""
+    found = sum(value > axis_end for value in distribution.samples)
+    return quantities.share(found / len(distribution.samples), decimals=1) if found else ""
+
+
 def _shape(distribution: Distribution, scale: Scale, *, base: float, height: float) -> list[tuple[float, float]]:
-    """Outline of a smoothed histogram, in pixels; samples beyond the axis stand at its end."""
+    """Outline of a smoothed histogram of the samples on the axis, in pixels."""
     import numpy as np
 
     samples = distribution.samples or (distribution.minimum, distribution.p50, distribution.p90, distribution.p99)
-    places = np.array([min(scale(value), scale.end) for value in samples])
+    places = np.array([scale(value) for value in samples if value <= scale.high])
     counts, edges = np.histogram(places, bins=_BINS, range=(scale.start, scale.end))
     kernel = np.exp(-0.5 * (np.arange(-4, 5) / 1.4) ** 2)
     density = np.convolve(counts, kernel / kernel.sum(), mode="same")

@@ -16,6 +16,8 @@ _WIDE_PX = 600
 _PLOT_PX = 200.0
 _STRIP_PX = 16.0
 _NAMED = 3
+_LEADER_PX = 26
+"""A name farther below its dot than this gets a line to it."""
 
 
 def layer_figure(layers: Sequence[Layer], targets: Sequence[str], *, width: float) -> str:
@@ -91,7 +93,8 @@ def _names(
     limits: tuple[float, float],
 ) -> list[str]:
     """Names of the worst layers, below every dot they would cover and below each other."""
-    parts: list[str] = []
+    leaders: list[str] = []
+    names: list[str] = []
     taken: list[tuple[float, float, float]] = []
     for layer in worst:
         words = f"{layer.name} {quantities.decibels(layer.snr_db)}"
@@ -101,8 +104,11 @@ def _names(
         while any(abs(baseline - other) < 14 and x - half < right and x + half > left for left, right, other in taken):
             baseline += 14
         taken.append((x - half, x + half, baseline))
-        parts.append(svg.text(x, min(baseline, y.start + 14), words, class_="name", anchor="middle"))
-    return parts
+        dot = y(layer.snr_db or 0.0)
+        if baseline - dot > _LEADER_PX:
+            leaders.append(svg.line(centres[layer.index], dot + 7, centres[layer.index], baseline - 11, class_="leader"))
+        names.append(svg.text(x, min(baseline, y.start + 14), words, class_="name", anchor="middle"))
+    return leaders + names
 
 
 def _strip(layers: Sequence[Layer], target: str, *, left: float, top: float, pitch: float, is_wide: bool) -> list[str]:

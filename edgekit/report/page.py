@@ -89,6 +89,5 @@ def _environment() -> jinja2.Environment:
         "milliseconds": quantities.milliseconds,
         "outcomes": OUTCOMES,
         "size": quantities.size,
-        "spread_explained": wording.SPREAD_EXPLAINED,
     }
     return environment

@@ -52,7 +52,7 @@ def _print_device(report: ValidationReport, device: DeviceResult, console: Conso
     _say(console, "Most quantization noise", [noisy] if noisy else [])
     _say(console, "Not run", [f"{row.label}: {row.failure}" for row in matrix if row.failure])
     _say(console, "Not device latency", _executor_times(matrix))
-    _say(console, "Note", [*device.notes, *(f"{row.label}: {note}" for row in matrix for note in row.artifact.notes)])
+    _say(console, "Notes", [*device.notes, *_notes(matrix)])
     if device.verdict.gates:
         _print_table(
             f"Gates of {device.profile.title}", terminal_tables.gate_table(device.verdict.gates, is_roomy=is_roomy), console
@@ -65,6 +65,13 @@ def _print_table(title: str, table: Table, console: Console) -> None:
     console.print()
     console.print(text(title, style="bold"))
     console.print(table)
+
+
+def _notes(matrix: tuple[Row, ...]) -> list[str]:
+    """How latencies were taken, and what converters have to say; once for all artifacts it holds for."""
+    timing = [(row.label, f"latency: {row.latency.note}") for row in matrix if row.latency and row.latency.note]
+    made = [(row.label, note) for row in matrix for note in row.artifact.notes]
+    return [f"{wording.joined(labels)}: {note}" for labels, note in wording.by_note([*timing, *made])]
 
 
 def _executor_times(matrix: tuple[Row, ...]) -> list[str]:

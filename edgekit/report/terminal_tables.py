@@ -80,7 +80,7 @@ def _accuracy_title(scored: Sequence[Row]) -> str:
 
 def _accuracy(scored: Sequence[Row], *, is_roomy: bool) -> Table:
     more = ("gained", "lost", "p") if is_roomy else ()
-    table = _table("artifact", "score", "drop", "95 % interval", "flips", *more, "evidence")
+    table = _table("artifact", "score", "drop pts", "95 % interval", "flips", *more, "evidence")
     for row in scored:
         if row.result is None or row.result.metric is None:
             continue

@@ -76,7 +76,7 @@ class DeviceView:
         rows: The target matrix.
         evidence_by_label: What each artifact's numbers rest on.
         columns: Of the target matrix.
-        notes: Label and note of artifacts that have something to say.
+        notes: Labels, and what their converters have to say.
         against_latency: Figure.
         against_size: Figure.
         latency: Figure.
@@ -84,6 +84,7 @@ class DeviceView:
         without_latency: Labels that have a metric but no device latency.
         executors: Rows whose time is not device latency.
         executor_remark: What those times are.
+        spread_remark: Why runtimes differ.
         spread_evidence: Target and evidence of both sides of each spread.
         layers: Every layer.
         layer_figure: Figure.
@@ -98,7 +99,7 @@ class DeviceView:
     rows: tuple[Row, ...]
     evidence_by_label: dict[str, Evidence]
     columns: tuple[Column, ...]
-    notes: tuple[tuple[str, str], ...]
+    notes: tuple[tuple[tuple[str, ...], str], ...]
     against_latency: Drawn
     against_size: Drawn
     latency: Drawn
@@ -106,6 +107,7 @@ class DeviceView:
     without_latency: tuple[str, ...]
     executors: tuple[Row, ...]
     executor_remark: str
+    spread_remark: str
     spread_evidence: tuple[tuple[tuple[str, Evidence], ...], ...]
     layers: tuple[Layer, ...]
     layer_figure: Drawn
@@ -171,14 +173,15 @@ def _device_view(report: ValidationReport, device: DeviceResult) -> DeviceView:
         rows=matrix,
         evidence_by_label={row.label: row.evidence for row in matrix if row.evidence},
         columns=_columns(matrix),
-        notes=tuple((row.label, note) for row in matrix for note in row.artifact.notes),
+        notes=wording.by_note((row.label, note) for row in matrix for note in row.artifact.notes),
         against_latency=Drawn.by(lambda width: against_latency(matrix, width=width), wide=_HALF_PX),
         against_size=Drawn.by(lambda width: against_size(matrix, width=width), wide=_HALF_PX),
         latency=Drawn.by(lambda width: latency_strips(matrix, width=width)),
-        latency_notes=_latency_notes(matrix),
+        latency_notes=wording.by_note((row.label, row.latency.note) for row in matrix if row.latency and row.latency.note),
         without_latency=tuple(row.label for row in scored if not row.latency),
         executors=executors,
         executor_remark=_executor_remark(executors),
+        spread_remark=wording.spread_remark(device.spreads),
         spread_evidence=_spread_evidence(device),
         layers=all_layers,
         layer_figure=Drawn.by(lambda width: layer_figure(all_layers, targets, width=width)),
@@ -220,14 +223,6 @@ def honoured_reasons(found: Sequence[Row]) -> tuple[HonouredReason, ...]:
     return tuple(
         HonouredReason(label=key[0], outcome=key[1], reason=key[2], names=tuple(names)) for key, names in grouped.items()
     )
-
-
-def _latency_notes(matrix: Sequence[Row]) -> tuple[tuple[tuple[str, ...], str], ...]:
-    by_note: dict[str, list[str]] = {}
-    for row in matrix:
-        if row.latency and row.latency.note:
-            by_note.setdefault(row.latency.note, []).append(row.label)
-    return tuple((tuple(labels), note) for note, labels in by_note.items())
 
 
 def _executor_remark(executors: Sequence[Row]) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgekit.core.measurement import Evidence
-from edgekit.core.validation import DeviceResult, ValidationReport
+from edgekit.core.validation import DeviceResult, Spread, ValidationReport
 from edgekit.core.verdict import Decision, Gate, Outcome
 
 __all__ = [
     "EVIDENCE_MEANING",
-    "SPREAD_EXPLAINED",
+    "by_note",
     "device_reason",
     "evidence_label",
     "joined",
     "printable",
+    "spread_remark",
     "verdict_reason",
 ]
 
@@ -33,11 +34,6 @@ _NOT_THIS: dict[tuple[Evidence, str], str] = {
     (Evidence.EMULATED, ""): "not the device's speed",
     (Evidence.ESTIMATED, ""): "nothing was run",
 }
-
-SPREAD_EXPLAINED = (
-    "Every runtime executes the same integers, but a rounding difference of one step in one layer disturbs the next,"
-    " so end-to-end answers drift apart although each layer alone agrees; this is how far."
-)
 
 
 def evidence_label(evidence: Evidence, target: str = "") -> str:
@@ -112,3 +108,21 @@ def _reservation(device: DeviceResult) -> str:
     weaker = {r.artifact.target: r.evidence for r in device.results if r.evidence is not Evidence.MEASURED and not r.failure}
     notes = [f"{target} by {evidence_label(evidence, target)}" for target, evidence in weaker.items()]
     return f" ({joined(notes)})" if notes else ""
+
+
+def spread_remark(spreads: Sequence[Spread]) -> str:
+    """Why runtimes that execute the same integers differ, in one sentence; or that they do not."""
+    if all(spread.snr_db is None for spread in spreads):
+        return "Every pair answers bit for bit the same over the whole evaluation set."
+    return (
+        "Every runtime executes the same integers, but a rounding difference of one step in one layer disturbs the next, so"
+        " end-to-end answers can drift apart although each layer alone agrees; this is how far they did."
+    )
+
+
+def by_note(notes: Iterable[tuple[str, str]]) -> tuple[tuple[tuple[str, ...], str], ...]:
+    """Labels by note, so that what holds for several artifacts is said once."""
+    grouped: dict[str, list[str]] = {}
+    for label, note in notes:
+        grouped.setdefault(note, []).append(label)
+    return tuple((tuple(labels), note) for note, labels in grouped.items())

@@ -163,6 +163,14 @@ def test_axis_is_logarithmic_only_for_very_different_latencies(shipping: Validat
     assert any("logarithmic" in label for label in labels(far))
 
 
+def test_interruptions_are_counted_instead_of_stretching_the_axis(shipping: ValidationReport) -> None:
+    row = timed(rows(shipping, shipping.devices[0])[0], [1.0] * 95 + [90.0] * 5)
+    drawing = latency_strips([row], width=700)
+    assert any(label.startswith("5.0 % beyond · p50 1.00") for label in labels(drawing))
+    assert any("from zero" in label for label in labels(drawing))
+    assert max(float(label) for label in labels(drawing) if label.replace(".", "").isdigit()) < 3
+
+
 def test_one_sample_is_enough(shipping: ValidationReport) -> None:
     row = rows(shipping, shipping.devices[0])[0]
     assert "p50 1.00" in " ".join(labels(latency_strips([timed(row, [1.0])], width=700)))

@@ -127,3 +127,10 @@ def test_the_public_name_brings_the_notebook_renderer() -> None:
 def test_without_a_renderer_a_notebook_falls_back(shipping: ValidationReport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(RENDERERS, "text/html")
     assert shipping._repr_html_() is None
+
+
+def test_spread_is_explained_only_where_there_is_one(shipping: ValidationReport) -> None:
+    spreads = shipping.devices[0].spreads
+    assert "drift apart" in wording.spread_remark(spreads)
+    same = [spread.replace(snr_db=None, identical_share=1.0) for spread in spreads]
+    assert wording.spread_remark(same) == "Every pair answers bit for bit the same over the whole evaluation set."
