@@ -10,7 +10,7 @@ from model import FashionNet
 from torch import nn
 from trained import report_progress
 
-EPOCHS = 3
+EPOCHS = 5
 BATCH_SIZE = 128
 LEARNING_RATE = 1e-2
 
