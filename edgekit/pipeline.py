@@ -18,7 +18,7 @@ from edgekit.core.artifact import Artifact, ExportOptions
 from edgekit.core.compressed import Compressed, read_record
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import OutputError, UsageError
-from edgekit.core.files import sha256, write_text, writing_folder
+from edgekit.core.files import check_room, sha256, write_text, writing_folder
 from edgekit.core.plugins import Progress, silent
 from edgekit.core.recipe import Recipe
 from edgekit.core.run import Manifest, RunFolder, now, tool_versions
@@ -145,14 +145,15 @@ def export(
     missing = [job for job in jobs if not _is_made(job, run, options, force=force)]
     for done, (name, folder, as_float) in enumerate(missing):
         progress(f"export {folder.name}", done, len(missing))
-        arguments = {"target": name, "run": str(run.path.resolve()), "folder": folder.name, "as_float": as_float}
-        digest = worker.call(
-            "edgekit.pipeline:convert_in_worker",
-            {**arguments, "options": options.model_dump()},
-            what=f"converting to {folder.name}",
-            hides=converters[name].hides,
-            log=run.log,
-        )
+        with writing_folder(folder) as temporary:  # not the worker's: it vanishes even when the worker is killed
+            arguments = {"target": name, "run": str(run.path.resolve()), "output": str(temporary.resolve()), "as_float": as_float}
+            digest = worker.call(
+                "edgekit.pipeline:convert_in_worker",
+                {**arguments, "options": options.model_dump()},
+                what=f"converting to {folder.name}",
+                hides=converters[name].hides,
+                log=run.log,
+            )
         run.record_stage(f"export {folder.name}", digest=str(digest))
     progress("export", len(missing), len(missing))
     return Artifacts(run, tuple(Artifact.load(folder) for _, folder, _ in jobs))
@@ -186,16 +187,19 @@ def _is_made(job: tuple[str, Path, bool], run: RunFolder, options: ExportOptions
     raise OutputError(f"{folder} holds an artifact of another program or with other options. Replace it with --force.")
 
 
-def convert_in_worker(*, target: str, run: str, folder: str, as_float: bool, options: dict[str, Any]) -> str:
-    """Convert one program inside a worker; returns the artifact's digest."""
-    place = RunFolder(Path(run))
+def convert_in_worker(*, target: str, run: str, output: str, as_float: bool, options: dict[str, Any]) -> str:
+    """Convert one program inside a worker, into the empty folder ``output``; returns the artifact's digest."""
+    place, folder = RunFolder(Path(run)), Path(output)
     state = Compressed.load(place.compressed)
     converter = registry.converter(target)
     choices = ExportOptions.parse(options, source="export options")
-    with writing_folder(place.artifacts / folder) as temporary:
-        artifact = converter.convert(state.as_float() if as_float else state, output=temporary, options=choices)
+    try:
+        artifact = converter.convert(state.as_float() if as_float else state, output=folder, options=choices)
         artifact = artifact.replace(source_sha256=sha256(place.compressed / "compressed.json"), options=choices)
-        artifact.save(temporary)
+        artifact.save(folder)
+    except Exception:
+        check_room(folder)  # frameworks have many words for a full disk
+        raise
     return artifact.sha256
 
 

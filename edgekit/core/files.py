@@ -13,9 +13,10 @@ from pathlib import Path
 
 from edgekit.core.errors import OutputError
 
-__all__ = ["replace_folder", "sha256", "size_bytes", "write_bytes", "write_text", "writing_folder"]
+__all__ = ["check_room", "replace_folder", "sha256", "size_bytes", "write_bytes", "write_text", "writing_folder"]
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_ERRORS = {*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def sha256(path: Path) -> str:
@@ -85,6 +86,17 @@ def writing_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_room(folder: Path, *, size_bytes: int = 1 << 16) -> None:
+    """Find out whether a small file can still be written into ``folder``.
+
+    Raises:
+        OutputError: The disk is full, or the place cannot be written.
+    """
+    probe = folder / ".room"
+    write_bytes(probe, bytes(size_bytes))
+    probe.unlink()
+
+
 def replace_folder(source: Path, target: Path) -> None:
     """Move ``source`` onto ``target``; what stood there goes only once the new folder is in place."""
     for file in sorted(source.rglob("*")):
@@ -102,5 +114,5 @@ def explain_disk(reason: OSError, path: Path) -> Exception:
     """Map an operating-system error about ``path`` to an :class:`OutputError` where it is about the disk."""
     if reason.errno not in _DISK_ERRORS:
         return reason
-    words = "the disk is full" if reason.errno in {errno.ENOSPC, errno.EDQUOT} else os.strerror(reason.errno or 0)
+    words = "the disk is full" if reason.errno in _FULL else os.strerror(reason.errno or 0)
     return OutputError(f"Cannot write {path}: {words}. Nothing was changed; free some space or choose another folder.")
