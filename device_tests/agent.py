@@ -172,19 +172,19 @@ def _infer(session: Session, inputs: Mapping[str, Array], edges: Artifact | Comp
 
 
 def _encode(inputs: Mapping[str, Array], specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
+    """Inputs in the model's own types; a name it does not know is passed on, for the session to refuse."""
+    grids = {spec.name: spec for spec in specs if spec.scale is not None}
+    return {name: _on_grid(array, grids[name]) if name in grids else array for name, array in inputs.items()}
+
+
+def _on_grid(values: Array, spec: TensorSpec) -> Array:
     import numpy as np
 
-    encoded: dict[str, Array] = {}
-    for spec in specs:
-        values = inputs[spec.name]
-        if spec.scale is None or values.dtype.kind != "f":
-            encoded[spec.name] = values
-            continue
-        limits = np.iinfo(spec.dtype)
-        encoded[spec.name] = quantize(
-            values, scale=spec.scale, zero_point=spec.zero_point or 0, minimum=limits.min, maximum=limits.max, dtype=spec.dtype
-        )
-    return encoded
+    if values.dtype.kind != "f":
+        return values
+    limits = np.iinfo(spec.dtype)
+    scale, zero_point = spec.scale or 1.0, spec.zero_point or 0
+    return quantize(values, scale=scale, zero_point=zero_point, minimum=limits.min, maximum=limits.max, dtype=spec.dtype)
 
 
 def _decode(values: Array, spec: TensorSpec) -> Array:

@@ -81,6 +81,11 @@ class _Place:
     clamps: bool
 
     @property
+    def source(self) -> Node:
+        """The node whose value is quantized."""
+        return self.quantizer.args[0]  # type: ignore[return-value]  # a quantize node's first argument is a node
+
+    @property
     def grid(self) -> tuple[float, int, int, int]:
         """Scale, zero point, smallest and largest integer."""
         return self.quantizer.args[1:5]  # type: ignore[return-value]  # a quantize node's arguments
@@ -130,12 +135,11 @@ def _add_sample(
     sample: Sequence[torch.Tensor],
 ) -> None:
     expected = _values(original, {place.original for place in places.values()}, sample)
-    quantizers = {place.quantizer for place in places.values()}
-    found = _values(compressed, quantizers | {node.args[0] for node in quantizers}, sample)
+    found = _values(compressed, {node for place in places.values() for node in (place.quantizer, place.source)}, sample)
     for name, place in places.items():
         scale, zero_point, *_ = place.grid
         value = (found[place.quantizer].float() - zero_point) * scale  # as dequantize_per_tensor computes it
-        exact = place.intended(found[place.quantizer.args[0]])
+        exact = place.intended(found[place.source])
         sums[name].own_signal += _energy(exact)
         sums[name].own_noise += _energy(value - exact)
         if place.original is not None:
