@@ -11,6 +11,7 @@ The integers stay those of the contract; activations become uint8 with a shifted
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import warnings
@@ -68,8 +69,9 @@ class OnnxConverter:
             UnsupportedOpError: Names the operator, its layer and what to do.
             ConversionError: torch, ONNX or ONNX Runtime refused the program.
         """
-        from edgekit.converters import onnx_ort
+        from edgekit.converters import onnx_edges, onnx_ort
 
+        onnx_edges.check_names(compressed.record)
         model = _export(compressed)
         edges = _shape(model.graph, compressed, options)
         data = _serialize(model, compressed, edges)
@@ -126,9 +128,12 @@ def _explain(reason: BaseException, program: ExportedProgram) -> ConversionError
         link = link.__cause__ or link.__context__
     text = "\n".join(str(part) for part in chain)
     named = re.search(r"translating node %?(\w+)", text)
-    node = next((node for node in program.graph.nodes if named and node.name == named.group(1)), None)
-    where = f" in layer '{_layer(node)}'" if node is not None and _layer(node) else ""
     missing = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
+    node = next((node for node in program.graph.nodes if named and node.name == named.group(1)), None)
+    if node is None and missing is not None:  # it may come from the decomposition of an operator with a longer name
+        last_part = missing.group(1).rpartition(".")[2]
+        node = next((node for node in program.graph.nodes if last_part in str(node.target)), None)
+    where = f" in layer '{_layer(node)}'" if node is not None and _layer(node) else ""
     if missing is not None:
         return UnsupportedOpError(
             f"Operator '{missing.group(1)}'{where} has no ONNX form in opset {_OPSET}."
@@ -141,8 +146,9 @@ def _explain(reason: BaseException, program: ExportedProgram) -> ConversionError
 
 
 def _layer(node: Node) -> str:
-    stack = node.meta.get("nn_module_stack") or {}
-    return str(list(stack.values())[-1][0]) if stack else ""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path = str(stack[-1][0]) if stack else ""
+    return path.removeprefix("model.") if stack and str(stack[0][1]).endswith("_Plain") else path
 
 
 def _shape(graph: ir.Graph, compressed: Compressed, options: ExportOptions) -> Edges:
@@ -160,13 +166,14 @@ def _shape(graph: ir.Graph, compressed: Compressed, options: ExportOptions) -> E
         onnx_integers.drop_idle_axes(graph)
         if options.activation_type == "uint8":
             onnx_integers.retype_activations(graph)
-    onnx_edges.name_edges(graph, compressed.record)
+    moved = onnx_edges.name_edges(graph, compressed.record)
     if quantized and options.integer_io:
         edges = onnx_edges.make_edges_integer(graph, compressed.record)
     else:
         edges = onnx_edges.describe(graph, compressed.record)
     onnx_edges.name_nodes(graph)
-    return edges
+    renamed = edges.renamed | {old: edges.renamed.get(new, new) for old, new in moved.items()}
+    return dataclasses.replace(edges, renamed=renamed)
 
 
 def _serialize(model: ir.Model, compressed: Compressed, edges: Edges) -> bytes:

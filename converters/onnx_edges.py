@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgekit.converters.onnx_graph import activation_dequantize, numpy_of
+from edgekit.core.errors import ConversionError
 from edgekit.core.tensors import DType, TensorSpec
 
 if TYPE_CHECKING:
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 
     from edgekit.core.compressed import CompressedRecord
 
-__all__ = ["Edges", "describe", "make_edges_integer", "name_edges", "name_nodes"]
+__all__ = ["Edges", "check_names", "describe", "make_edges_integer", "name_edges", "name_nodes"]
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_CLASSES = "pkg.torch.onnx.class_hierarchy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +39,38 @@ class Edges:
     notes: tuple[str, ...] = ()
 
 
-def name_edges(graph: ir.Graph, record: CompressedRecord) -> None:
-    """Give inputs and outputs the names of ``record``; every output becomes a value of its own."""
+def check_names(record: CompressedRecord) -> None:
+    """Refuse what ONNX forbids: an input and an output of the same name.
+
+    Raises:
+        ConversionError: Names it.
+    """
+    for name in {spec.name for spec in record.inputs} & {spec.name for spec in record.outputs}:
+        raise ConversionError(
+            f"'{name}' is an input and an output of '{record.name}'; in ONNX every tensor has a name of its own."
+            " Rename the key of the model's output."
+        )
+
+
+def name_edges(graph: ir.Graph, record: CompressedRecord) -> dict[str, str]:
+    """Give inputs and outputs the names of ``record``; every output becomes a value of its own.
+
+    Returns:
+        Inner values that had such a name -> their new name.
+    """
     _separate_outputs(graph)
     wanted = {spec.name for spec in (*record.inputs, *record.outputs)}
     edges = [*graph.inputs, *graph.outputs]
+    moved: dict[str, str] = {}
     for value in [*graph.initializers.values(), *(output for node in graph for output in node.outputs)]:
         if value.name in wanted and value not in edges:
-            _rename(graph, value, f"{value.name}_inner")
+            moved[value.name] = f"{value.name}_inner"
+            _rename(graph, value, moved[value.name])
     for number, value in enumerate(edges):  # in two rounds, because two edges may swap names
         value.name = f"edgekit_edge_{number}"
     for value, spec in zip(edges, (*record.inputs, *record.outputs), strict=True):
         value.name = spec.name
+    return moved
 
 
 def _separate_outputs(graph: ir.Graph) -> None:
@@ -159,11 +181,7 @@ def name_nodes(graph: ir.Graph) -> None:
             node.name = None  # fused away, and there are many
             node.metadata_props.clear()
             continue
-        try:
-            scopes = json.loads(node.metadata_props.get(_SCOPES, "[]").replace("'", '"'))
-        except json.JSONDecodeError:
-            scopes = []
-        layer = next((str(scope) for scope in reversed(scopes[:-1]) if scope), "")
+        layer = _layer(node)
         own = str(node.outputs[0].name)
         name = f"{layer}/{own}" if layer else own
         while name in taken:
@@ -173,3 +191,13 @@ def name_nodes(graph: ir.Graph) -> None:
         node.metadata_props.clear()
         for output in node.outputs:
             output.metadata_props.clear()
+
+
+def _layer(node: ir.Node) -> str:
+    """Module path as torch recorded it, without the wrapper that capture puts around some models."""
+    try:
+        scopes, classes = (json.loads(node.metadata_props.get(key, "[]").replace("'", '"')) for key in (_SCOPES, _CLASSES))
+    except json.JSONDecodeError:
+        return ""
+    layer = next((str(scope) for scope in reversed(scopes[:-1]) if scope), "")
+    return layer.removeprefix("model").removeprefix(".") if classes and str(classes[0]).endswith("_Plain") else layer

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,8 @@ def write_ort(model: Path) -> dict[str, Path]:
     """
     chatter = io.StringIO()
     try:
-        with contextlib.redirect_stdout(chatter), _root_logger_kept():
+        with contextlib.redirect_stdout(chatter), _root_logger_kept(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # the tool leaves the closing of its file to Python
             from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
             convert_onnx_models_to_ort(model, optimization_styles=[OptimizationStyle.Fixed])

@@ -66,7 +66,7 @@ def read_contract(
             outcomes.append(_activation(entry, file, [renamed.get(node, node) for node in aliases.get(entry.node, [entry.node])]))
         else:
             name = names.get(entry.node, entry.node)
-            outcomes.append(_parameter(entry, file, name, _expected(entry, program, name)))
+            outcomes.append(_parameter(entry, file, renamed.get(name, name), _expected(entry, program, name)))
     return ContractReport(outcomes=tuple(outcomes))
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgekit.core.contract import QuantizationContract
     from edgekit.core.tensors import Array
 
-__all__ = ["RUNTIME", "OnnxRuntime", "OnnxSession"]
+__all__ = ["RUNTIME", "OnnxRuntime", "OnnxSession", "sums_saturate"]
 
 _DTYPES: dict[str, DType] = {
     "tensor(bool)": "bool", "tensor(int8)": "int8", "tensor(uint8)": "uint8", "tensor(int16)": "int16", "tensor(int32)": "int32",
@@ -146,20 +146,31 @@ def _session_options(threads: int, options: Mapping[str, Any]) -> Any:
     return settings
 
 
+def sums_saturate(machine: str, cpu_flags: str | None) -> bool:
+    """Whether a processor sums products of unsigned and signed bytes in saturating 16 bits.
+
+    x86 before VNNI does (``vpmaddubsw``), which gives wrong results with full-range int8 weights; ONNX Runtime has exact
+    kernels for it at half the speed (onnxruntime#12088). Where the processor cannot be asked, exactness comes first.
+
+    Args:
+        machine: Architecture as the operating system calls it.
+        cpu_flags: Text that names the processor's instruction sets; None where the system does not tell.
+
+    >>> sums_saturate("aarch64", None), sums_saturate("x86_64", "avx2 fma"), sums_saturate("x86_64", "avx512_vnni")
+    (False, True, False)
+    """
+    if machine.lower() not in {"x86_64", "amd64", "i386", "i686"}:
+        return False
+    return cpu_flags is None or not any(flag in cpu_flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
 @functools.cache
 def _saturates() -> bool:
-    """Whether this processor sums products of unsigned and signed bytes in saturating 16 bits.
-
-    x86 before VNNI does (``vpmaddubsw``), which gives wrong results with full-range int8 weights; ONNX Runtime has exact,
-    slower kernels for it (onnxruntime#12088). Where the processor cannot be asked, exactness comes first.
-    """
-    if platform.machine().lower() not in {"x86_64", "amd64", "i386", "i686"}:
-        return False
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return True
-    return not any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))
+        flags = None
+    return sums_saturate(platform.machine(), flags)
 
 
 def _explain(reason: Exception, source: str, version: str) -> Exception:
