@@ -1,9 +1,10 @@
-"""The demo, as the command line runs it: from the recordings to a verdict, and the promises that come with it."""
+"""The README's commands on real data: from the recordings to a verdict, and the promises that come with it."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,25 +19,23 @@ DROP_LIMIT_POINTS = 0.5
 FLOAT_ACCURACY = {"smartwatch": (0.87, 0.91), "fashion": (0.90, 0.93)}
 
 
-def edgekit(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("edgekit")), *arguments]
-    return subprocess.run(command, cwd=folder, env={**os.environ, "NO_COLOR": "1"}, capture_output=True, text=True, check=False)
+def readme_commands() -> list[str]:
+    """The four commands the README walks."""
+    [block] = re.findall(r"^```console\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [line.removeprefix("$ ") for line in block.splitlines()]
 
 
 def walk(name: str, folder: Path) -> dict[str, Any]:
-    """Compress, export, validate, report; returns report.json."""
-    run = str(folder / name)
-    steps = (
-        ["compress", str(ROOT / "examples" / name / "task.py"), "--recipe", "int8", "-o", run],
-        ["export", run, *(part for target in TARGETS for part in ("--target", target))],
-        ["validate", run, "--device", "host"],
-        ["report", run],
-    )
-    for step in steps:
-        done = edgekit(*step, folder=folder)
-        assert done.returncode == 0, f"edgekit {step[0]} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert (folder / name / "report.html").is_file()
-    document: dict[str, Any] = json.loads((folder / name / "report.json").read_text(encoding="utf-8"))
+    """Run the README's commands for an example; returns report.json."""
+    (folder / "examples").symlink_to(ROOT / "examples")
+    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    for command in readme_commands():
+        line = command.replace("examples/smartwatch/", f"examples/{name}/")
+        done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"$ {line}\nended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    run = folder / "runs" / "watch"
+    assert (run / "report.html").is_file()
+    document: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
     return document
 
 
