@@ -266,6 +266,8 @@ def _processor_share(series: Series) -> float:
 def _warm_up(series: Series) -> str:
     count = series.wall_ns.size
     found = steady_start(series.wall_ns)
+    if found == 0:
+        return f"{count:,} inferences, none of them warm-up by MSER-5"
     if found is not None:
         return f"warm-up: the first {found:,} of {count:,} inferences, found by MSER-5"
     if count < _FEWEST_FOR_DETECTION:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +28,7 @@ from edgekit.core.artifact import Artifact
 from edgekit.core.compressed import load_golden
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import ProfileError, UsageError, nearest
+from edgekit.core.files import explain_disk
 from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.plugins import Progress, Transport, silent
 from edgekit.core.profile import DeviceProfile
@@ -76,21 +78,22 @@ def validate_device(
         DeviceError: The device was lost.
         MissingExtraError: A runtime is not installed.
         DataError: The evaluation data or the metric is wrong.
+        OutputError: The disk is full, or the output folder cannot be written.
     """
     started = time.perf_counter()
-    output.mkdir(parents=True, exist_ok=True)
-    transport = transport or _connect(profile)
     try:
-        facts = transport.facts()
-        profile = profile.on_system(facts.get("system", ""))
-        _check(profile, artifacts)
-        bench = Workbench(profile, transport, output=output, log=log)
+        output.mkdir(parents=True, exist_ok=True)
+        transport = transport or _connect(profile)
         try:
-            findings, spreads = _Validation(bench, compressed_folder, task, progress).run(artifacts)
+            facts = transport.facts()
+            profile = profile.on_system(facts.get("system", ""))
+            _check(profile, artifacts)
+            with closing(Workbench(profile, transport, output=output, log=log)) as bench:
+                findings, spreads = _Validation(bench, compressed_folder, task, progress).run(artifacts)
         finally:
-            bench.close()
-    finally:
-        transport.close()
+            transport.close()
+    except OSError as reason:
+        raise explain_disk(reason, output) from reason
     contract = QuantizationContract.read_json(compressed_folder / "contract.json")
     result = DeviceResult(
         profile=profile,

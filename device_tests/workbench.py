@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +78,8 @@ class Workbench:
         self.transport = transport
         self.output = output
         self.log = log
-        self._shared = Path(tempfile.mkdtemp(prefix=".shared-", dir=output))
+        _sweep(output)
+        self._shared = Path(tempfile.mkdtemp(prefix=f".shared-{os.getpid()}-", dir=output))
 
     def close(self) -> None:
         """Remove what the jobs shared."""
@@ -152,7 +154,7 @@ class Workbench:
 
     @contextmanager
     def _folder(self, job: Job, artifacts: Sequence[Artifact], shared: Sequence[str], contract: Path | None) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix=".job-", dir=self.output) as name:
+        with tempfile.TemporaryDirectory(prefix=f".job-{os.getpid()}-", dir=self.output) as name:
             folder = Path(name)
             for artifact in artifacts:
                 (folder / artifact.label).mkdir()
@@ -169,6 +171,16 @@ class Workbench:
         kept = self.output / f"{name}.npz"
         (folder / "outputs.npz").replace(kept)
         return read_arrays(kept)
+
+
+def _sweep(output: Path) -> None:
+    """Remove what a killed validation left behind."""
+    import psutil
+
+    for folder in (*output.glob(".job-*-*"), *output.glob(".shared-*-*")):
+        owner = folder.name.split("-")[1]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _series(arrays: Mapping[str, Array], label: str, *, preemption_count: int) -> Series:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgekit.core.errors import DataError, DeviceError, ProfileError, UsageError
+from edgekit.core.errors import DataError, DeviceError, OutputError, ProfileError, UsageError
 from edgekit.core.measurement import Evidence
 from edgekit.core.metric import Metric, agreement
 from edgekit.core.profile import Budgets, RuntimeChoice
 from edgekit.core.validation import DeviceResult
 from edgekit.core.verdict import Decision, Outcome
+from edgekit.device_tests import workbench
 from edgekit.device_tests.testing import FakeDevice
 from edgekit.device_tests.validate import validate_device
 
@@ -132,6 +137,27 @@ def test_a_lost_device_ends_the_validation(bench: Any) -> None:
         assert device.is_closed
         assert not list(bench.output.glob(".*"))
         assert not (bench.output / "result.json").exists()
+
+
+def test_a_full_disk_is_explained_and_leaves_nothing_behind(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(workbench, "bring", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        on_fake_device(bench, bench.artifact())
+    assert list(bench.output.iterdir()) == []
+
+
+def test_what_a_killed_validation_left_is_swept_away_and_a_running_ones_is_not(bench: Any) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    stale, alive = bench.output / f".job-{dead.pid}-x", bench.output / f".shared-{os.getppid()}-y"
+    for folder in (stale, alive):
+        folder.mkdir(parents=True)
+    on_fake_device(bench, bench.artifact())
+    assert not stale.exists()
+    assert alive.exists()
 
 
 def test_a_profile_follows_the_devices_own_system(bench: Any) -> None:
