@@ -61,6 +61,12 @@ class Terminal:
         if not self.quiet:
             click.echo(text, err=True)
 
+    def note_report(self, run: RunFolder) -> None:
+        """Where a run's report lies; how to get the page where it could not be made."""
+        page = run.path / "report.html"
+        without = f"{run.path / 'report.json'} (for the page: pip install 'edgekit[report]')"
+        self.note(f"Report: {page if page.is_file() else without}")
+
     def finish(self, document: Mapping[str, Any], render: Callable[[Console], None]) -> None:
         """Show the result on stdout: the document with ``--json``, else what ``render`` draws, unless quiet."""
         if self.as_json:

@@ -66,7 +66,7 @@ def demo(
         pipeline.export(output, targets=targets, progress=progress)
         report = pipeline.validate(output, loaded, devices=device, progress=progress)
     terminal.finish(verdict_document(report, run), lambda console: render_terminal(report, console))
-    terminal.note(f"Report: {run.path / 'report.html'}")
+    terminal.note_report(run)
     ctx.exit(ExitCode.OK if report.verdict == "SHIP" else ExitCode.GATE_MISSED)
 
 

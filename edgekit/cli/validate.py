@@ -60,7 +60,7 @@ def _show(terminal: Terminal, run: RunFolder, report: ValidationReport) -> None:
     from edgekit.report import render_terminal
 
     terminal.finish(verdict_document(report, run), lambda console: render_terminal(report, console))
-    terminal.note(f"Report: {run.path / 'report.html'}")
+    terminal.note_report(run)
 
 
 def _dry_run(terminal: Terminal, run: RunFolder, devices: Sequence[str]) -> None:
