@@ -250,6 +250,11 @@ def output_scale(compressed: Compressed, name: str) -> float:
 
 
 class TestBytes:
+    def test_a_layer_called_twice_is_stored_once(self, convert: Any) -> None:
+        outcomes = {outcome.name: outcome for outcome in convert(TwoByTwo).contract_report.outcomes}
+        assert outcomes["a.weight"].tensor == outcomes["a.weight:2"].tensor
+        assert outcomes["a.bias"].tensor == outcomes["a.bias:2"].tensor
+
     def test_biases_are_the_contracts_int32(self, convert: Any, compress: Any) -> None:
         import hashlib
 

@@ -72,7 +72,17 @@ def lower(module: GraphModule, plan: Plan, ranges: Mapping[Node, Range]) -> Lowe
     module.graph.eliminate_dead_code()
     module.graph.lint()
     order = [node for node in module.graph.nodes if node.target is _Q]
-    return Lowered(copy_used(module), [entries[node] for node in order], parameters, absorbed)
+    return Lowered(copy_used(module), [entries[node] for node in order], _unique(parameters), absorbed)
+
+
+def _unique(parameters: Sequence[TensorQuantization]) -> list[TensorQuantization]:
+    """Number the parameters of a layer that is called more than once, as activations are: ``a.weight``, ``a.weight:2``."""
+    counts = dict.fromkeys((entry.name for entry in parameters), 0)
+    named = []
+    for entry in parameters:
+        counts[entry.name] += 1
+        named.append(entry if counts[entry.name] == 1 else entry.replace(name=f"{entry.name}:{counts[entry.name]}"))
+    return named
 
 
 def _decide_grids(plan: Plan, ranges: Mapping[Node, Range]) -> dict[int, Grid]:

@@ -120,7 +120,7 @@ def layer_of(node: Node) -> str:
     """Module path of the layer a node came from; empty for code in the model's own ``forward``."""
     stack = node.meta.get("nn_module_stack") or {}
     path = str(list(stack.values())[-1][0]) if stack else ""
-    return path.removeprefix("model.") if "model." in path and _is_wrapped(stack) else path
+    return path.removeprefix("model").removeprefix(".") if stack and _is_wrapped(stack) else path
 
 
 def source_of(node: Node) -> str:
