@@ -194,7 +194,13 @@ def _within(layer: LayerParity, steps: int) -> int:
 def metric_gate(target: str, metric: MetricResult | None, *, tolerances: Tolerances) -> Gate:
     """Non-inferiority: is the artifact's score, sample by sample against float, surely less than the tolerance worse?"""
     limit = tolerances.metric_drop_points
-    gate = Gate(name="metric drop", target=target, found="", limit=f"less than {limit:g} points", outcome=Outcome.INCONCLUSIVE)
+    gate = Gate(
+        name="metric drop",
+        target=target,
+        found="",
+        limit=f"less than {limit:g} point{'s' * (limit != 1)}",
+        outcome=Outcome.INCONCLUSIVE,
+    )
     if metric is None:
         advice = "Give the task evaluation data: Task(..., evaluation=...)."
         return gate.replace(found="no evaluation data", advice=advice)
@@ -223,10 +229,10 @@ def _timing_gates(finding: Finding, budgets: Budgets) -> Iterator[Gate]:
     if budgets.latency_p90_ms is not None:
         yield _latency_gate(finding, budgets.latency_p90_ms)
     if budgets.load_time_ms is not None:
-        yield _plain_gate("load time", target, result.measurement("load_time"), limit=budgets.load_time_ms, scale=1.0, unit="ms")
+        yield _plain_gate("load time", target, result.measurement("load_time"), limit=budgets.load_time_ms, unit="ms")
     if budgets.peak_memory_bytes is not None:
         memory = result.measurement("peak_memory")
-        yield _plain_gate("peak memory", target, memory, limit=budgets.peak_memory_bytes, scale=1e-6, unit="MB")
+        yield _plain_gate("peak memory", target, memory, limit=budgets.peak_memory_bytes, unit="bytes")
 
 
 def _slowdown_gate(finding: Finding, limit: float) -> Gate:
@@ -277,18 +283,28 @@ def _latency_gate(finding: Finding, limit: float) -> Gate:
     return gate.replace(advice="The limit lies inside the interval: measure on a quieter device, or for longer.")
 
 
-def _plain_gate(name: str, target: str, found: Measurement | None, *, limit: float, scale: float, unit: str) -> Gate:
-    gate = Gate(
-        name=name, target=target, found="not measured", limit=f"at most {limit * scale:g} {unit}", outcome=Outcome.INCONCLUSIVE
-    )
+def _plain_gate(name: str, target: str, found: Measurement | None, *, limit: float, unit: str) -> Gate:
+    allowed = f"at most {_amount(limit, unit)}"
+    gate = Gate(name=name, target=target, found="not measured", limit=allowed, outcome=Outcome.INCONCLUSIVE)
     if found is None:
         return gate.replace(advice="Validate again; the run's log says what went wrong.")
-    gate = gate.replace(found=f"{found.value * scale:.3g} {unit}")
+    gate = gate.replace(found=_amount(found.value, unit))
     if found.value <= limit:
         return gate.replace(outcome=Outcome.PASS)
     return gate.replace(outcome=Outcome.FAIL, advice=f"It is {found.value / limit:.2f} times the budget.")
 
 
+def _amount(value: float, unit: str) -> str:
+    """A value with its unit, bytes as kB or MB.
+
+    >>> _amount(57400, "bytes"), _amount(2.5e6, "bytes"), _amount(12.5, "ms")
+    ('57.4 kB', '2.5 MB', '12.5 ms')
+    """
+    if unit != "bytes":
+        return f"{value:.3g} {unit}"
+    return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
+
+
 def _size_gate(artifact: Artifact, limit: int) -> Gate:
     found = Measurement(name="size", value=artifact.size_bytes, unit="bytes", evidence=Evidence.MEASURED)
-    return _plain_gate("size", artifact.label, found, limit=limit, scale=1e-6, unit="MB")
+    return _plain_gate("size", artifact.label, found, limit=limit, unit="bytes")

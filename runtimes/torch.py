@@ -5,6 +5,7 @@ Quantized operators compute in float32 between dequantize and quantize, exactly 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -38,7 +39,7 @@ class TorchSession:
     def __init__(self, program: ExportedProgram, *, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
         self.inputs = inputs
         self.outputs = outputs
-        self._module: torch.nn.Module | None = program.module(check_guards=False)
+        self._module: torch.nn.Module | None = _with_restored_weights(program)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One inference.
@@ -67,7 +68,7 @@ class TorchRuntime:
     name = "torch"
     target = "torch"
     extra = "all"
-    modules = ("torch", "torchao")
+    modules = ("torch",)
     hides = ("tensorflow", "keras", "coremltools", "onnxruntime", "litert_torch", "ai_edge_litert", "jax")
 
     def version(self) -> str:
@@ -144,6 +145,27 @@ def _load(path: Path) -> ExportedProgram:
     if not path.is_file():
         raise IntegrityError(f"{path} does not exist. Compress again.")
     return load_program(path)
+
+
+def _with_restored_weights(program: ExportedProgram) -> torch.nn.Module:
+    """The program's module, its integer weights dequantized once instead of at every call: the same operator, the same bits."""
+    import torch
+
+    module: Any = program.module(check_guards=False)
+    graph = module.graph
+    for count, node in enumerate(list(graph.nodes)):
+        sources = node.all_input_nodes
+        is_weight = str(node.target) == "quantized_decomposed.dequantize_per_channel.default"
+        if not is_weight or any(source.op != "get_attr" for source in sources):
+            continue
+        values = {source.name: operator.attrgetter(source.target)(module) for source in sources}
+        with torch.no_grad():
+            module.register_buffer(f"restored_weight_{count}", _call(node, values))
+        with graph.inserting_before(node):
+            node.replace_all_uses_with(graph.get_attr(f"restored_weight_{count}"))
+        graph.erase_node(node)
+    module.recompile()
+    return cast("torch.nn.Module", module)
 
 
 def _tensor(array: Array) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.core.errors import DataError
 
@@ -68,7 +68,7 @@ class Metric:
 def _equal_class(outputs: Outputs, targets: Array) -> Array:
     import numpy as np
 
-    same: Array = np.asarray(argmax_first(outputs) == targets)
+    same: Any = np.equal(argmax_first(outputs), targets)  # numpy types it as one bool or an array
     equal: Array = same.reshape(same.shape[0], -1).all(axis=1)
     return equal
 
