@@ -1,0 +1,206 @@
+"""TensorFlow Lite: ``.tflite`` files that are integer inside, through litert_torch.
+
+::
+
+    program ─ unfold, pin, lift ─> litert_torch ─> flatbuffer ─ edges, names, scales ─> model.tflite
+                                                                       read back: contract report, golden check
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import types
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.core.artifact import Artifact, ExportOptions
+from edgekit.core.errors import ConversionError, UnsupportedOpError
+from edgekit.core.files import sha256, write_bytes
+from edgekit.core.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from edgekit.converters.tflite_flatbuffer import Graph
+    from edgekit.converters.tflite_recognise import Recognised
+    from edgekit.converters.tflite_values import Evidence
+    from edgekit.core.compressed import Compressed
+    from edgekit.core.tensors import Array
+
+__all__ = ["CHANNELS_FIRST_METADATA", "CONVERTER", "TFLiteConverter"]
+
+CHANNELS_FIRST_METADATA = "edgekit.channels_first"
+"""Metadata of a file: names, one a line, of tensors that keep the program's axis order although ``[N, H, W, C]`` fits too."""
+
+_MISSING_LOWERING = re.compile(r"Lowering not found: ([\w.:]+)")
+_ILLEGAL_OPERATION = re.compile(r"'((?:stablehlo|chlo|mhlo|tfl|tf)\.\w+)'")
+_PROGRESS_VARIABLE = "LITERT_TORCH_SHOW_PROGRESS"
+
+
+class TFLiteConverter:
+    """Program -> ``model.tflite``."""
+
+    name = "tflite"
+    extra = "tflite"
+    modules = ("litert_torch", "ai_edge_litert")
+    hides = ("tensorflow", "keras", "coremltools", "onnx", "onnxruntime", "onnxscript", "matplotlib", "pandas", "sklearn")
+
+    def convert(self, compressed: Compressed, *, output: Path, options: ExportOptions) -> Artifact:
+        """Write ``model.tflite`` into ``output``, read it back, and check it on the golden inputs.
+
+        Raises:
+            UnsupportedOpError: Names the operator, its layer and what to do.
+            ConversionError: LiteRT refused the program, or converted it wrongly.
+        """
+        from edgekit.converters.tflite_check import check_outputs
+        from edgekit.converters.tflite_flatbuffer import Graph
+        from edgekit.converters.tflite_report import notes, report
+        from edgekit.converters.tflite_values import program_integers
+
+        expected = program_integers(compressed) if compressed.contract.entries else {}
+        path = output / "model.tflite"
+        write_bytes(path, _finish(_lower(compressed), compressed, options, expected))
+        data = path.read_bytes()
+        graph = Graph(data)
+        found, evidence = _recognise(graph, data, compressed, expected)
+        outcomes = report(graph, compressed.contract, found)
+        check_outputs(data, compressed, evidence=evidence, tensors=found.tensors)
+        inputs, outputs = graph.signature()
+        return Artifact(
+            target=self.name,
+            path=path,
+            sha256=sha256(path),
+            size_bytes=len(data),
+            precision=compressed.precision,
+            inputs=tuple(_spec(graph, name, index) for name, index in inputs),
+            outputs=tuple(_spec(graph, name, index) for name, index in outputs),
+            labels=compressed.record.labels,
+            preprocessing=compressed.record.preprocessing,
+            contract_report=outcomes,
+            versions={name: metadata.version(name) for name in ("litert-torch", "litert-converter", "ai-edge-litert")},
+            options=options,
+            notes=notes(graph, compressed.contract, outcomes),
+        )
+
+
+def _lower(compressed: Compressed) -> bytes:
+    """The file as litert_torch makes it.
+
+    Raises:
+        UnsupportedOpError: Names the operator, its layer and what to do.
+        ConversionError: LiteRT refused the program.
+    """
+    import torch
+
+    from edgekit.converters.tflite_program import lowerable
+
+    module = lowerable(compressed.program)
+    arguments = tuple(torch.from_numpy(compressed.golden.inputs[spec.name][0]) for spec in compressed.record.inputs)
+    has_int64 = any(spec.dtype == "int64" for spec in (*compressed.record.inputs, *compressed.record.outputs))
+    try:
+        with _quiet_compiler():
+            import litert_torch
+            from litert_torch.quantize.quant_config import QuantConfig
+
+            # All that QuantConfig reads of a quantizer. It switches the compiler from float to static integers.
+            static: Any = types.SimpleNamespace(global_config=types.SimpleNamespace(is_dynamic=False))
+            config = QuantConfig(pt2e_quantizer=static) if compressed.contract.entries else None
+            model = litert_torch.convert(module, arguments, quant_config=config, enable_x64=has_int64)
+            return bytes(model.model_content())
+    except Exception as reason:  # the compiler raises RuntimeError, AssertionError, ValueError, its own MLIRError, ...
+        raise _explain(reason, compressed.program, compressed.name) from reason
+
+
+def _finish(data: bytes, compressed: Compressed, options: ExportOptions, expected: Mapping[str, Array]) -> bytes:
+    """Edges, integer kernels the compiler left out, the contract's exact scales, readable names; nothing unused."""
+    from edgekit.converters.tflite_edges import name_tensors, set_edges
+    from edgekit.converters.tflite_flatbuffer import Graph
+    from edgekit.converters.tflite_integers import quantize_transposed_convolutions
+    from edgekit.converters.tflite_layout import remove_idle_transposes
+    from edgekit.converters.tflite_recognise import parameter_integers
+
+    graph = Graph(data)
+    remove_idle_transposes(graph)
+    quantize_transposed_convolutions(graph, compressed.contract, parameter_integers(compressed.contract, compressed.program))
+    set_edges(graph, compressed.record.inputs, compressed.record.outputs, integer_io=options.integer_io)
+    graph.remove_dead()
+    found, _ = _recognise(graph, graph.to_bytes(), compressed, expected)
+    for entry in compressed.contract.parameters:
+        if entry.name in found.tensors:
+            graph.set_scales(found.tensors[entry.name], entry.scale)
+    name_tensors(graph, found.tensors)
+    if found.channels_first:
+        graph.add_metadata(CHANNELS_FIRST_METADATA, "\n".join(graph.name(index) for index in found.channels_first).encode())
+    return graph.to_bytes()
+
+
+def _recognise(
+    graph: Graph, data: bytes, compressed: Compressed, expected: Mapping[str, Array]
+) -> tuple[Recognised, Evidence | None]:
+    """Tensors of the contract's entries in ``graph``, which ``data`` holds."""
+    from edgekit.converters.tflite_recognise import recognise
+    from edgekit.converters.tflite_values import Evidence
+
+    evidence = Evidence.collect(data, compressed, expected) if expected else None
+    return recognise(graph, compressed.contract, compressed.program, evidence=evidence), evidence
+
+
+def _spec(graph: Graph, name: str, index: int) -> TensorSpec:
+    grid = graph.scales(index)
+    numbers = {"scale": float(grid[0][0]), "zero_point": int(grid[1][0])} if grid else {}
+    return TensorSpec.parse(
+        {"name": name, "shape": graph.shape(index), "dtype": graph.dtype(index), **numbers}, source="TFLite edge"
+    )
+
+
+@contextlib.contextmanager
+def _quiet_compiler() -> Iterator[None]:
+    """No progress bars; no warnings about litert_torch's own dependencies."""
+    previous = os.environ.get(_PROGRESS_VARIABLE)
+    os.environ[_PROGRESS_VARIABLE] = "n"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if previous is None:
+            del os.environ[_PROGRESS_VARIABLE]
+        else:
+            os.environ[_PROGRESS_VARIABLE] = previous
+
+
+def _explain(reason: Exception, program: ExportedProgram, name: str) -> ConversionError:
+    text = str(reason)
+    found = _MISSING_LOWERING.search(text) or _ILLEGAL_OPERATION.search(text)
+    if found:
+        operator = found.group(1)
+        return UnsupportedOpError(
+            f"Target tflite cannot take operator '{operator}'{_layer_with(program, operator)}. Replace it in the model by"
+            " operators TFLite has, or leave out the target tflite."
+        )
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "no message")
+    return ConversionError(
+        f"LiteRT could not convert '{name}': {type(reason).__name__}: {first} Simplify that part of the model, or leave out the"
+        " target tflite."
+    )
+
+
+def _layer_with(program: ExportedProgram, operator: str) -> str:
+    """`` of layer 'x'`` for the first node of the program with this operator, whatever its rank or overload."""
+    from edgekit.converters.tflite_nodes import layer_of, operator_name
+
+    wanted = re.sub(r"[123]d$", "", operator.split(".")[1] if "." in operator else operator)
+    names = [(node, re.sub(r"[123]d$", "", operator_name(node))) for node in program.graph.nodes]
+    exact = [node for node, name in names if name == wanted]
+    alike = [node for node, name in names if name and (name.startswith(wanted[:4]) or wanted.startswith(name))]
+    for node in (*exact, *alike):
+        return f" of layer '{layer_of(node) or 'the model itself'}' ({operator_name(node)})"
+    return ""
+
+
+CONVERTER = TFLiteConverter()

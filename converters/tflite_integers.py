@@ -1,0 +1,88 @@
+"""Layers the LiteRT compiler leaves in float although TFLite has an integer kernel: today the transposed convolution.
+
+::
+
+    int8 x ─ DEQUANTIZE ─ TRANSPOSE_CONV(float weights) ─ QUANTIZE ─ int8 y
+    int8 x ───────────── TRANSPOSE_CONV(int8 weights, int32 bias) ─── int8 y
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgekit.converters.tflite_flatbuffer import Graph
+    from edgekit.core.contract import QuantizationContract, TensorQuantization
+    from edgekit.core.tensors import Array
+
+__all__ = ["quantize_transposed_convolutions"]
+
+_FILE_AXES = (1, 2, 3, 0)  # [I, O, H, W] -> [O, H, W, I]
+_VERSION_WITH_BIAS_AND_ACTIVATION = 4  # tflite/tools/versioning/op_version.cc
+
+
+def quantize_transposed_convolutions(graph: Graph, contract: QuantizationContract, integers: Mapping[str, Array]) -> None:
+    """Put the contract's integers into every transposed convolution that stands between a dequantize and a quantize.
+
+    Args:
+        graph: Edited in place.
+        contract: Weight and bias entries.
+        integers: Their integers, in the program's layout.
+    """
+    weights = [entry for entry in contract.parameters if entry.role == "weight" and entry.op == "conv_transpose"]
+    producers, readers = graph.producers(), graph.readers()
+    for operator in [found for found in graph.operators if graph.kind(found) == "TRANSPOSE_CONV"]:
+        before, after = producers.get(int(operator.inputs[2])), readers.get(int(operator.outputs[0]), [])
+        if before is None or graph.kind(before) != "DEQUANTIZE" or [graph.kind(reader) for reader in after] != ["QUANTIZE"]:
+            continue
+        stored = graph.constant(int(operator.inputs[1]))
+        entry = next((found for found in weights if stored is not None and _is_same(stored, found, integers[found.name])), None)
+        if entry is not None:
+            bias = next(
+                (found for found in contract.parameters if found.name == f"{entry.name.removesuffix('.weight')}.bias"), None
+            )
+            _replace(graph, operator, before, after[0], entry, bias, integers)
+
+
+def _in_file_layout(value: Array) -> Array:
+    return (value[:, :, None, :] if value.ndim == 3 else value).transpose(_FILE_AXES)
+
+
+def _is_same(stored: Array, entry: TensorQuantization, integers: Array) -> bool:
+    """Whether a float constant is the entry's weight."""
+    import numpy as np
+
+    laid = _in_file_layout(integers)
+    if stored.shape != laid.shape or stored.dtype != np.float32:
+        return False
+    real = laid.astype(np.float32) * np.asarray(entry.scale, np.float32)[:, None, None, None]
+    return bool(np.allclose(stored, real, rtol=1e-5, atol=0.0))
+
+
+def _replace(
+    graph: Graph,
+    operator: Any,
+    before: Any,
+    after: Any,
+    weight: TensorQuantization,
+    bias: TensorQuantization | None,
+    integers: Mapping[str, Array],
+) -> None:
+    import numpy as np
+
+    reads = [int(index) for index in operator.inputs]
+    shift = []
+    if bias is not None:
+        shift = [graph.add_constant(integers[bias.name], scales=bias.scale)]
+    elif len(reads) > 3:
+        stored, grid = graph.constant(reads[3]), graph.scales(int(before.inputs[0]))
+        if stored is None or grid is None or stored.any():  # a bias the contract knows nothing of
+            return
+        scales = grid[0][0] * np.asarray(weight.scale, np.float32)
+        shift = [graph.add_constant(np.zeros(stored.shape, np.int32), scales=scales.tolist())]
+    kernel = graph.add_constant(_in_file_layout(integers[weight.name]), scales=weight.scale)
+    operator.inputs = [reads[0], kernel, int(before.inputs[0]), *shift]
+    operator.outputs = [int(after.outputs[0])]
+    graph.operators.remove(after)
+    graph.require_version(operator, _VERSION_WITH_BIAS_AND_ACTIVATION)

@@ -1,0 +1,151 @@
+"""Numbers: the program's integers, every tensor of a file, a file's answers. All on the golden inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgekit.core.errors import UnsupportedOpError
+from edgekit.core.tensors import dequantize, quantize
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+
+    from edgekit.core.compressed import Compressed
+    from edgekit.core.contract import TensorQuantization
+    from edgekit.core.tensors import Array, TensorSpec
+
+__all__ = ["Evidence", "answer_golden", "program_integers", "program_orders"]
+
+
+def program_orders(shape: Sequence[int], wanted: Sequence[int]) -> list[bool]:
+    """Axis orders in which a file's tensor can hold a program's value: True for channels last, False for the program's own.
+
+    Sizes of 1 do not count (1-D layers have height 1 in a file). Only rank 4 and 5 are ever stored channels last.
+
+    >>> program_orders((1, 1, 50, 16), (1, 16, 50)), program_orders((1, 8, 8, 8), (1, 8, 8, 8))
+    ([True], [True, False])
+    """
+    stored = [size for size in shape if size != 1]
+    last = [size for size in (wanted[0], *wanted[2:], wanted[1]) if size != 1] if len(wanted) > 2 else []
+    orders = [True] if len(shape) in {4, 5} and len(wanted) > 2 and stored == last else []
+    return [*orders, False] if stored == [size for size in wanted if size != 1] else orders
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Integers of the first golden sample, which tell apart tensors that look alike.
+
+    Args:
+        expected: Activation entry -> the program's integers.
+        found: Tensor index -> the file's values, by TFLite's own kernels.
+    """
+
+    expected: Mapping[str, Array]
+    found: Mapping[int, Array]
+
+    @classmethod
+    def collect(cls, data: bytes, compressed: Compressed, expected: Mapping[str, Array]) -> Evidence:
+        """Run the file ``data`` once, keeping every tensor."""
+        interpreter = _interpreter(data, keep_all=True)
+        for details, value in zip(interpreter.get_input_details(), _sample(compressed), strict=True):
+            interpreter.set_tensor(details["index"], _as_stored(value, details))
+        interpreter.invoke()
+        found: dict[int, Array] = {}
+        for details in interpreter.get_tensor_details():
+            try:
+                found[int(details["index"])] = interpreter.get_tensor(details["index"])
+            except ValueError:  # a tensor without data: an optional one, or scratch space
+                continue
+        return cls(expected, found)
+
+    def distance(self, entry: TensorQuantization, index: int, *, channels_last: bool) -> float:
+        """Energy of the difference over the energy of the program's value; 0 where nothing is known of the tensor."""
+        import numpy as np
+
+        value = self.found.get(index)
+        if value is None:
+            return 0.0
+        wanted = self.expected[entry.name].astype(np.float64) - entry.zero_point[0]
+        laid = np.moveaxis(wanted, 1, -1) if channels_last else wanted
+        noise = value.astype(np.float64).reshape(laid.shape) - entry.zero_point[0] - laid
+        return float((noise**2).sum() / ((laid**2).sum() + laid.size))
+
+
+def program_integers(compressed: Compressed) -> dict[str, Array]:
+    """Integers of every activation entry for the first golden sample."""
+    import torch
+
+    names = {entry.node: entry.name for entry in compressed.contract.activations}
+    found: dict[str, Array] = {}
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, n: Node) -> Any:
+            result = super().run_node(n)
+            if n.name in names:
+                found[names[n.name]] = result.numpy()
+            return result
+
+    module: Any = compressed.program.module(check_guards=False)
+    with torch.no_grad():
+        Recorder(module).run(*(torch.from_numpy(array) for array in _sample(compressed)), enable_io_processing=False)
+    return found
+
+
+def answer_golden(data: bytes, compressed: Compressed) -> dict[str, Array]:
+    """The file's outputs for all golden inputs, by the kernels that ship: output name -> ``[S, *shape]``, real values."""
+    import numpy as np
+
+    interpreter = _interpreter(data)
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    rows: dict[str, list[Array]] = {spec.name: [] for spec in compressed.record.outputs}
+    for at in range(len(next(iter(compressed.golden.inputs.values())))):
+        for spec, details in zip(compressed.record.inputs, inputs, strict=True):
+            interpreter.set_tensor(details["index"], _as_stored(compressed.golden.inputs[spec.name][at], details))
+        interpreter.invoke()
+        for spec, details in zip(compressed.record.outputs, outputs, strict=True):
+            rows[spec.name].append(_as_real(interpreter.get_tensor(details["index"]), details, spec))
+    return {name: np.stack(values) for name, values in rows.items()}
+
+
+def _sample(compressed: Compressed) -> list[Array]:
+    return [compressed.golden.inputs[spec.name][0] for spec in compressed.record.inputs]
+
+
+def _interpreter(data: bytes, *, keep_all: bool = False) -> Any:
+    module = importlib.import_module("ai_edge_litert.interpreter")
+    kinds = module.OpResolverType
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # LiteRT warns that keeping all tensors is for debugging: it is
+            made = module.Interpreter(
+                model_content=data,
+                experimental_preserve_all_tensors=keep_all,
+                experimental_op_resolver_type=kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES if keep_all else kinds.AUTO,
+            )
+        made.allocate_tensors()
+    except (ValueError, RuntimeError) as reason:
+        first = next((line.strip() for line in str(reason).splitlines() if line.strip()), type(reason).__name__)
+        raise UnsupportedOpError(
+            f"LiteRT converted the model, but its own runtime refuses the result: {first} Replace that operator in the model,"
+            " or leave out the target tflite."
+        ) from reason
+    return made
+
+
+def _as_stored(value: Array, details: Mapping[str, Any]) -> Array:
+    import numpy as np
+
+    scale, zero_point = details["quantization"]
+    dtype = np.dtype(details["dtype"])
+    if value.dtype.kind == "f" and dtype == np.int8:
+        return quantize(value, scale=scale, zero_point=zero_point)
+    return value.astype(dtype)
+
+
+def _as_real(value: Array, details: Mapping[str, Any], spec: TensorSpec) -> Array:
+    scale, zero_point = details["quantization"]
+    return dequantize(value, scale=scale, zero_point=zero_point) if value.dtype == "int8" and spec.dtype == "float32" else value

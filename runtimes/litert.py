@@ -1,0 +1,221 @@
+"""LiteRT (the TensorFlow Lite runtime) with its default XNNPACK kernels: what runs on phones.
+
+The interpreter is used rather than ``CompiledModel``: the same kernels at the same speed, and loading it searches for no
+GPU and NPU libraries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError, UsageError, nearest
+from edgekit.core.tensors import DType, TensorSpec, check_inputs
+
+if TYPE_CHECKING:
+    from edgekit.core.artifact import Artifact
+    from edgekit.core.contract import QuantizationContract
+    from edgekit.core.tensors import Array
+
+__all__ = ["RUNTIME", "LiteRTRuntime", "LiteRTSession"]
+
+_IDENTIFIER_PLACE = slice(4, 8)
+_IDENTIFIER = b"TFL3"
+_KERNELS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
+
+
+class LiteRTRuntime:
+    """Runs ``.tflite`` files.
+
+    ``options`` of :meth:`load`: ``kernels`` is ``"xnnpack"`` (default: what ships), ``"builtin"`` (TFLite's own optimised
+    kernels) or ``"reference"``.
+    """
+
+    name = "litert"
+    extra = "tflite"
+    target = "tflite"
+    modules = ("ai_edge_litert",)
+    hides = ("torch", "tensorflow", "jax", "onnx", "onnxruntime", "coremltools")
+
+    def version(self) -> str:
+        """Version of ai-edge-litert."""
+        return metadata.version("ai-edge-litert")
+
+    def load(self, path: Path, *, threads: int = 1, options: Mapping[str, Any] | None = None) -> LiteRTSession:
+        """Load a model file.
+
+        Raises:
+            IntegrityError: The file is missing, or not a model the runtime can read.
+            UnsupportedOpError: It holds an operator the runtime has no kernel for.
+            UsageError: An option is unknown.
+        """
+        kernels = _read_options(options or {})
+        return LiteRTSession(make_interpreter(read_model(path), str(path), threads=threads, kernels=kernels))
+
+    def replay_layers(
+        self, artifact: Artifact, contract: QuantizationContract, recorded: Mapping[str, Array], *, threads: int = 1
+    ) -> dict[str, Array]:
+        """Run every quantized layer of the file alone; see :mod:`edgekit.runtimes.litert_replay`."""
+        from edgekit.runtimes.litert_replay import Replay
+
+        data = read_model(artifact.path)
+        make_interpreter(data, str(artifact.path), threads=1)  # refuses a damaged file before Python reads it unverified
+        replay = Replay(data, artifact.contract_report, contract, recorded)
+        return replay.run(make_interpreter(replay.model, f"{artifact.path}, cut into layers", threads=threads))
+
+
+class LiteRTSession:
+    """A loaded model; names are those of its signature, or its tensors' where it has none.
+
+    Args:
+        interpreter: With tensors allocated.
+    """
+
+    def __init__(self, interpreter: Any) -> None:
+        self._interpreter = interpreter
+        inputs, outputs = _edges(interpreter)
+        self.inputs = tuple(_spec(name, details) for name, details in inputs.items())
+        self.outputs = tuple(_spec(name, details) for name, details in outputs.items())
+        self._input_places = {name: int(details["index"]) for name, details in inputs.items()}
+        self._output_places = {name: int(details["index"]) for name, details in outputs.items()}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """One inference.
+
+        Raises:
+            DataError: A name, shape or dtype is wrong.
+            UsageError: The session was closed.
+        """
+        if self._interpreter is None:
+            raise UsageError("This session was closed. Load the model again.")
+        check_inputs(inputs, self.inputs)
+        for name, place in self._input_places.items():
+            self._interpreter.set_tensor(place, inputs[name])
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as reason:
+            raise DataError(f"LiteRT could not run the model on these inputs: {_first_line(reason)}") from reason
+        return {name: self._interpreter.get_tensor(place) for name, place in self._output_places.items()}
+
+    def close(self) -> None:
+        """Free the model."""
+        self._interpreter = None
+
+
+def read_model(path: Path) -> bytes:
+    """The file's bytes, read once.
+
+    Raises:
+        IntegrityError: It is missing or empty, or does not carry the format's identifier.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as reason:
+        raise IntegrityError(f"{path} cannot be read: {reason.strerror}. Export again.") from reason
+    if data[_IDENTIFIER_PLACE] != _IDENTIFIER:
+        raise IntegrityError(
+            f"{path} is not a TFLite model: bytes 4 to 8 are {data[_IDENTIFIER_PLACE]!r}, expected {_IDENTIFIER!r}. Export again."
+        )
+    return data
+
+
+def make_interpreter(data: bytes, source: str, *, threads: int, kernels: str = "xnnpack") -> Any:
+    """An interpreter with tensors allocated.
+
+    Raises:
+        IntegrityError: LiteRT cannot read the model.
+        UnsupportedOpError: LiteRT has no kernel for one of its operators.
+    """
+    module = importlib.import_module("ai_edge_litert.interpreter")
+    resolver = getattr(module.OpResolverType, _KERNELS[kernels])
+    try:
+        with _without_native_chatter():
+            interpreter = module.Interpreter(model_content=data, num_threads=threads, experimental_op_resolver_type=resolver)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as reason:
+        raise _explain(reason, source) from reason
+    return interpreter
+
+
+def _explain(reason: Exception, source: str) -> Exception:
+    text = str(reason)
+    first = _first_line(reason)
+    if "custom op" in text.lower() or "Didn't find op" in text:
+        return UnsupportedOpError(
+            f"{source}: LiteRT has no kernel for an operator of this model: {first}. Remove that operator from the model, or run"
+            " the file with a runtime that registers it."
+        )
+    return IntegrityError(f"{source} is not a model LiteRT {metadata.version('ai-edge-litert')} can load: {first}. Export again.")
+
+
+def _first_line(reason: Exception) -> str:
+    return next((line.strip().rstrip(".") for line in str(reason).splitlines() if line.strip()), type(reason).__name__)
+
+
+def _read_options(options: Mapping[str, Any]) -> str:
+    for name in options:
+        if name != "kernels":
+            raise UsageError(f"LiteRT has no option '{name}'; known: kernels.{nearest(name, ['kernels'])}")
+    kernels = str(options.get("kernels", "xnnpack"))
+    if kernels not in _KERNELS:
+        raise UsageError(f"LiteRT option kernels = '{kernels}'; known: {', '.join(_KERNELS)}.{nearest(kernels, _KERNELS)}")
+    return kernels
+
+
+def _edges(interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Details of inputs and outputs by name, in the order of the graph."""
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    signatures = interpreter.get_signature_list()
+    if len(signatures) != 1:
+        return {found["name"]: found for found in inputs}, {found["name"]: found for found in outputs}
+    runner = interpreter.get_signature_runner(next(iter(signatures)))
+    return _in_order(runner.get_input_details(), inputs), _in_order(runner.get_output_details(), outputs)
+
+
+def _in_order(named: Mapping[str, Any], order: list[Any]) -> dict[str, Any]:
+    places = [int(found["index"]) for found in order]
+    return dict(sorted(named.items(), key=lambda item: places.index(int(item[1]["index"]))))
+
+
+def _spec(name: str, details: Mapping[str, Any]) -> TensorSpec:
+    import numpy as np
+
+    dtype = np.dtype(details["dtype"]).name
+    scale, zero_point = details["quantization"]
+    quantized = dtype in {"int8", "uint8", "int16"} and scale != 0
+    return TensorSpec(
+        name=name,
+        shape=tuple(int(size) for size in details["shape"]),
+        dtype=cast("DType", dtype),
+        scale=float(scale) if quantized else None,
+        zero_point=int(zero_point) if quantized else None,
+    )
+
+
+@contextlib.contextmanager
+def _without_native_chatter() -> Iterator[None]:
+    """Send what native code writes to stderr ("Created ... XNNPACK delegate") nowhere; its errors arrive as exceptions."""
+    try:
+        sys.stderr.flush()
+        kept = os.dup(2)
+    except (OSError, ValueError, AttributeError):  # no stderr to protect
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(kept, 2)
+    finally:
+        os.close(kept)
+
+
+RUNTIME = LiteRTRuntime()
