@@ -25,12 +25,19 @@ _BUNDLES = {"all", "demo", "dev"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-    """A converter or runtime, and whether it works here."""
+    """A converter or runtime, and whether it works here.
+
+    Args:
+        kind: ``"target"`` or ``"runtime"``.
+        name: Its name in the registry.
+        ready: It works here.
+        note: The version that works, or what is in the way.
+    """
 
     kind: str
     name: str
     ready: bool
-    problem: str = ""
+    note: str = ""
 
 
 @command(examples=["doctor", "doctor --json"])
@@ -68,13 +75,25 @@ def _examine(group: str, name: str) -> Part:
     try:
         part = registry.converter(name) if group == "converters" else registry.runtime(name)
         registry.require(part)
-        if group == "runtimes":
-            registry.runtime(name).version()
+        note = registry.runtime(name).version() if group == "runtimes" else ""
     except MissingExtraError as reason:
-        return Part(kind=kind, name=name, ready=False, problem=f"not installed: {_pip(reason.extra)}")
+        return Part(kind=kind, name=name, ready=False, note=f"not installed: {_pip(reason.extra)}")
     except Exception as reason:  # a plug-in may fail in any way; the doctor says how and goes on
-        return Part(kind=kind, name=name, ready=False, problem=str(reason))
-    return Part(kind=kind, name=name, ready=True)
+        return Part(kind=kind, name=name, ready=False, note=str(reason))
+    systems = _systems_of(name) if group == "runtimes" else set()
+    if systems and platform.system() not in systems:
+        return Part(kind=kind, name=name, ready=False, note=f"works on {', '.join(sorted(systems))} only")
+    return Part(kind=kind, name=name, ready=True, note=note)
+
+
+def _systems_of(runtime: str) -> set[str]:
+    """The operating systems the host profile uses a runtime on, where it is not used on all."""
+    from edgekit.device_tests.profiles import load_profile
+
+    profile = load_profile("host")
+    if runtime in {choice.runtime for choice in profile.runtimes.values()}:
+        return set()
+    return {system for system, table in profile.systems.items() if runtime in {choice.runtime for choice in table.values()}}
 
 
 def _missing_packages() -> dict[str, list[str]]:
@@ -117,8 +136,8 @@ def _print(console: Console, facts: dict[str, Any], parts: list[Part], missing: 
     console.print()
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for part in parts:
-        mark = Text("✓ works here", style="green") if part.ready else Text("✗ " + part.problem, style="yellow")
-        table.add_row(Text(part.kind, style="dim"), Text(part.name, style="bold"), mark)
+        mark = Text("✓", style="green") if part.ready else Text("✗", style="yellow")
+        table.add_row(Text(part.kind, style="dim"), mark, Text(part.name, style="bold"), Text(part.note))
     console.print(table)
     if missing:
         console.print()

@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = ["bars", "lines"]
 
+_ALIKE = 20
+"""From this many on, pieces are alike (samples); fewer are steps of unlike length (workers), which have no rate."""
+
 
 class _Pace(ProgressColumn):
-    """``12.4/s, 0:08 left``; the time it has taken where no rate is known or a piece takes seconds."""
+    """``12.4/s, 0:08 left``; the time it has taken where there is no rate to go by."""
 
     def render(self, task: Task) -> Text:
-        if task.finished or task.total is None or not task.speed:
+        if task.finished or task.total is None or task.total < _ALIKE or not task.speed:
             return Text(_clock(task.finished_time if task.finished else task.elapsed), style="dim")
-        pace = f"{task.speed:.1f}/s" if task.speed >= 1 else _clock(task.elapsed)
-        return Text(f"{pace}, {_clock((task.total - task.completed) / task.speed)} left", style="dim")
+        return Text(f"{task.speed:.1f}/s, {_clock((task.total - task.completed) / task.speed)} left", style="dim")
 
 
 class _Count(MofNCompleteColumn):

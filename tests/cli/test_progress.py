@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 
 import pytest
 from rich.console import Console
@@ -28,6 +29,19 @@ def test_a_known_amount_has_count_and_rate() -> None:
     last = text_of(terminal).splitlines()[-1]
     assert "✓ calibrate" in last
     assert "40/40" in last
+
+
+@pytest.mark.parametrize(("total", "shown"), [(40, r"\d/s, 0:\d\d left"), (4, r"1/4 0:00$")])
+def test_only_pieces_that_are_alike_have_a_rate(total: int, shown: str) -> None:
+    terminal = console()
+    with pytest.raises(KeyboardInterrupt), bars(terminal) as progress:
+        progress("work", 0, total)
+        time.sleep(0.05)
+        progress("work", 1, total)
+        time.sleep(0.05)
+        progress("work", total // 4, total)
+        raise KeyboardInterrupt
+    assert re.search(shown, text_of(terminal).splitlines()[-1]), text_of(terminal)
 
 
 def test_an_unknown_amount_ends_when_the_next_begins() -> None:
