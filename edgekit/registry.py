@@ -37,22 +37,22 @@ def _load(group: str, name: str) -> Any:
 
 def converter(name: str) -> Converter:
     """The converter for a target, e.g. ``"onnx"``."""
-    return cast(Converter, _load("converters", name))
+    return cast("Converter", _load("converters", name))
 
 
 def runtime(name: str) -> Runtime:
     """The runtime called ``name``, e.g. ``"onnxruntime"``."""
-    return cast(Runtime, _load("runtimes", name))
+    return cast("Runtime", _load("runtimes", name))
 
 
 def transport(name: str) -> type[Transport]:
     """The transport class called ``name``, e.g. ``"local"``."""
-    return cast(type[Transport], _load("transports", name))
+    return cast("type[Transport]", _load("transports", name))
 
 
 def step_runners() -> dict[str, StepRunner]:
     """All step runners by kind."""
-    return {name: cast(StepRunner, _load("steps", name)) for name in names("steps")}
+    return {name: cast("StepRunner", _load("steps", name)) for name in names("steps")}
 
 
 def missing_module(part: Framework) -> str:

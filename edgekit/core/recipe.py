@@ -58,7 +58,7 @@ class Quantize(Step):
 
     words: ClassVar[tuple[str, ...]] = ("int8",)
 
-    kind: Literal["quantize"] = "quantize"
+    kind: Literal["quantize"] = "quantize"  # pyright: ignore[reportIncompatibleVariableOverride]  # fields are frozen
     weights: Literal["int8"] = "int8"
     activations: Literal["int8"] = "int8"
     keep_float: tuple[str, ...] = ()

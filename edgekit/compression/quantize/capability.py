@@ -32,7 +32,7 @@ class Family(Record):
 @functools.cache
 def families() -> dict[str, Family]:
     """All rows by name."""
-    text = resources.files(__package__).joinpath("capabilities.toml").read_text(encoding="utf-8")
+    text = resources.files(__name__.rpartition(".")[0]).joinpath("capabilities.toml").read_text(encoding="utf-8")
     return {
         name: Family.parse({"name": name, **row}, source=f"capabilities.toml [{name}]")
         for name, row in tomllib.loads(text).items()
