@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edgekit.core.compressed import Compressed
     from edgekit.core.tensors import Array
 
-__all__ = ["CONVERTER", "CoreMLConverter"]
+__all__ = ["CONVERTER", "CoreMLConverter", "quiet_coremltools"]
 
 _INT8_IOS = 17
 _INPUT_DTYPES = {"float32": "float32", "float16": "float16", "int32": "int32", "int64": "int32"}
@@ -79,7 +79,7 @@ class CoreMLConverter:
                 f" integer activations before. Export with minimum_ios_version={_INT8_IOS}, or recipe 'none' for older phones."
             )
         inputs, outputs = _edges(compressed)
-        with _quiet_coremltools():
+        with quiet_coremltools():
             model = _convert(compressed, inputs, outputs, options)
             path = _write(model, output / "model.mlpackage", compressed)
             report = read_contract(path, compressed.contract, biases=_biases(compressed), folded=_same_integers(compressed))
@@ -101,7 +101,7 @@ class CoreMLConverter:
 
 
 @contextlib.contextmanager
-def _quiet_coremltools() -> Iterator[None]:
+def quiet_coremltools() -> Iterator[None]:
     """Import coremltools without the frameworks it would drag in, and without its warnings about versions."""
     hidden = [name for name in _UNWANTED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is the documented way to make an import fail

@@ -8,6 +8,7 @@ subtractions, ``approximate`` of gelu) are made visible, since the result would 
 from __future__ import annotations
 
 import contextlib
+import traceback
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,10 @@ def lower(program: ExportedProgram) -> ExportedProgram:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own deprecated pytree calls while it retraces
         program = program.run_decompositions({})
-        rules: dict[Any, Any] = dict(torch.export.default_decompositions())
         for _ in range(_ROUNDS):
-            wanted = {node.target: rules[node.target] for node in _unknown(program) if node.target in rules}
+            unknown = {node.target for node in _unknown(program)}
+            rules: Any = torch.export.default_decompositions() if unknown else {}  # making the table takes a while
+            wanted = {target: rules[target] for target in unknown if target in rules}
             if not wanted:
                 break
             program = program.run_decompositions(wanted)
@@ -138,6 +140,7 @@ def naming_failures(program: ExportedProgram) -> Iterator[None]:
     except EdgekitError:
         raise
     except Exception as reason:
+        traceback.clear_frames(reason.__traceback__)  # frees the half-made package, which would complain later
         node = nodes.get(current[0])
         what = f"'{node.target}' in layer '{layer_of(node)}'" if node is not None else "the program"
         raise ConversionError(

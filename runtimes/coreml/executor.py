@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekit.core.errors import ContractError, EdgekitError, IntegrityError, UnsupportedOpError
+from edgekit.core.errors import ContractError, DataError, EdgekitError, IntegrityError, UnsupportedOpError
 from edgekit.runtimes.coreml import program as mil
 from edgekit.runtimes.coreml.ops.elementwise import torch_dtype
 from edgekit.runtimes.coreml.ops.library import builder
@@ -73,10 +73,16 @@ class Executable:
         self._threads = threads
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs by name for inputs by name."""
+        """Outputs by name for inputs by name.
+
+        Raises:
+            DataError: An index among the inputs is out of range.
+            IntegrityError: An operation cannot run on the shapes the program gives it.
+        """
         values = self._start(inputs)
-        with torch.inference_mode(), _threads(self._threads):
-            for function, sources, targets, dead in self._plan:
+        position = 0
+        with torch.inference_mode(), _threads(self._threads), self._naming_failures(lambda: position):
+            for position, (function, sources, targets, dead) in enumerate(self._plan):  # noqa: B007
                 result = function(*[values[source] for source in sources])
                 if isinstance(targets, int):
                     values[targets] = result
@@ -101,8 +107,9 @@ class Executable:
             ContractError: A given value does not fit the computed one.
         """
         values, computed = self._start(inputs), dict[str, Tensor]()
-        with torch.inference_mode(), _threads(self._threads):
-            for step in self._steps:
+        position = 0
+        with torch.inference_mode(), _threads(self._threads), self._naming_failures(lambda: position):
+            for position, step in enumerate(self._steps):  # noqa: B007
                 result = step.function(*[values[source] for source in step.sources])
                 parts = (result,) if len(step.targets) == 1 else tuple(result)
                 for variable, target, part in zip(step.operation.outputs, step.targets, parts, strict=True):
@@ -113,6 +120,10 @@ class Executable:
                 for slot in step.dead:
                     values[slot] = None
         return computed
+
+    def computes(self, name: str) -> bool:
+        """Whether an operation of the program computes the variable ``name``."""
+        return any(variable.name == name for step in self._steps for variable in step.operation.outputs)
 
     def untouched_by(self, names: set[str], forced: set[str]) -> set[str]:
         """Those of ``forced`` whose computation does not depend on the variables ``names`` once all of ``forced`` are given."""
@@ -126,6 +137,18 @@ class Executable:
                 elif depends:
                     tainted.add(target)
         return clean
+
+    @contextlib.contextmanager
+    def _naming_failures(self, position: Callable[[], int]) -> Iterator[None]:
+        """Say which operation failed."""
+        try:
+            yield
+        except EdgekitError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as reason:
+            operation = self._steps[position()].operation
+            kind = DataError if isinstance(reason, IndexError) else IntegrityError
+            raise kind(f"Operation '{operation.name}' ({operation.type}) cannot run: {reason}") from reason
 
     def _start(self, inputs: Mapping[str, Tensor]) -> list[Any]:
         values: list[Any] = list(self._initial)

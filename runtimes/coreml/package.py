@@ -20,7 +20,7 @@ from edgekit.runtimes.coreml.weights import DTYPES, WeightFiles, decode_value
 if TYPE_CHECKING:
     from edgekit.runtimes.coreml.program import Value
 
-__all__ = ["read_package"]
+__all__ = ["model_file", "read_package"]
 
 _FEATURE_DTYPES = {65552: "float16", 65568: "float32", 65600: "float64", 131080: "int8", 131104: "int32"}
 """``ArrayFeatureType.ArrayDataType`` of FeatureTypes.proto: 0x10000 marks floats, 0x20000 integers, plus the bits."""
@@ -38,11 +38,11 @@ def read_package(path: Path) -> Program:
         IntegrityError: The package is incomplete, damaged, or points outside itself.
         UnsupportedOpError: It is a Core ML model of another kind, or has inputs that are not arrays.
     """
-    model_file = _model_file(path)
+    file = model_file(path)
     try:
         model = model_messages().Model()
-        model.ParseFromString(model_file.read_bytes())
-        return _read_model(model, model_file)
+        model.ParseFromString(file.read_bytes())
+        return _read_model(model, file)
     except (IntegrityError, UnsupportedOpError) as reason:
         raise type(reason)(f"{path}: {reason}") from reason
     except Exception as reason:  # a damaged file can break decoding anywhere; all of it means the same
@@ -50,7 +50,12 @@ def read_package(path: Path) -> Program:
         raise IntegrityError(f"{path} is damaged: {what}.") from reason
 
 
-def _model_file(path: Path) -> Path:
+def model_file(path: Path) -> Path:
+    """The model file inside a package.
+
+    Raises:
+        IntegrityError: The package is incomplete or damaged, or points outside itself.
+    """
     manifest = path / "Manifest.json"
     if not manifest.is_file():
         raise IntegrityError(f"{path} is no Core ML package: expected a folder with a Manifest.json.")
@@ -67,10 +72,10 @@ def _model_file(path: Path) -> Path:
     return found
 
 
-def _read_model(model: Any, model_file: Path) -> Program:
+def _read_model(model: Any, file: Path) -> Program:
     kind = model.WhichOneof("Type")
     if kind is None:
-        raise IntegrityError(f"{model_file.name} is empty or damaged: it holds no model.")
+        raise IntegrityError(f"{file.name} is empty or damaged: it holds no model.")
     if kind != "mlProgram":
         raise UnsupportedOpError(f"it is a '{kind}' model; only an ML program can be run. Convert with convert_to='mlprogram'.")
     functions = model.mlProgram.functions
@@ -80,7 +85,7 @@ def _read_model(model: Any, model_file: Path) -> Program:
     if function.opset not in function.block_specializations:
         raise IntegrityError(f"it has no block for its own opset '{function.opset}'.")
     inputs = tuple(_variable(declared) for declared in function.inputs)
-    operations, constants = _read_block(function.block_specializations[function.opset], WeightFiles(model_file.parent))
+    operations, constants = _read_block(function.block_specializations[function.opset], WeightFiles(file.parent))
     variables = {variable.name: variable for variable in inputs}
     variables |= {output.name: output for operation in operations for output in operation.outputs}
     return Program(

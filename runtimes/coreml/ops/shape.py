@@ -142,17 +142,17 @@ def pad(call: Call) -> Kernel:
     if mode == "constant":
         order, fill = torch_order(tuple(pairs)), call.number("constant_val", 0.0)
         return Kernel(lambda x: functional.pad(x, order, value=fill), "x")
-    while pairs and pairs[0] == (0, 0):  # torch pads by reflection only as many axes as it is given
+    while pairs and pairs[0] == (0, 0):
         pairs.pop(0)
-    order, rank = torch_order(tuple(pairs)), len(call.shape("x"))
-    lead = len(pairs) + 2 - rank
+    order, count = torch_order(tuple(pairs)), len(pairs)
 
     def run(x: Tensor) -> Tensor:
-        if not order:
+        if not count:
             return x
-        wide = x.reshape((1,) * lead + tuple(x.shape)) if lead > 0 else x
-        result = functional.pad(wide, order, mode=mode)
-        return result.reshape(result.shape[lead:]) if lead > 0 else result
+        padded = functional.pad(
+            x.reshape(1, -1, *x.shape[-count:]), order, mode=mode
+        )  # torch wants two axes before the padded ones
+        return padded.reshape(*x.shape[:-count], *padded.shape[-count:])
 
     return Kernel(run, "x")
 
