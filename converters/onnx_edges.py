@@ -162,7 +162,9 @@ def _grid(value: ir.Value) -> tuple[float, int, DType] | None:
     maker = value.producer()
     while maker is not None and maker.op_type in {"Clip", "Pad"} and maker.inputs[0] is not None:
         maker = maker.inputs[0].producer()
-    nodes: Sequence[ir.Node] = [node for node in (maker, *value.consumers()) if node is not None]
+    readers = list(value.consumers())
+    padded = [reader for node in readers if node.op_type in {"Clip", "Pad"} for reader in node.outputs[0].consumers()]
+    nodes: Sequence[ir.Node] = [node for node in (maker, *readers, *padded) if node is not None]
     if value.dtype is None or value.dtype.name not in {"INT8", "UINT8"}:
         return None
     for node in nodes:

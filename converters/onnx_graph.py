@@ -20,6 +20,7 @@ __all__ = [
     "make",
     "numpy_of",
     "producer",
+    "rename_constant",
     "replace",
     "static_shape",
 ]
@@ -97,6 +98,15 @@ def insert_pair(graph: ir.Graph, value: ir.Value, anchor: ir.Node, grid: Sequenc
     else:
         graph.insert_before(anchor, [quantize, restore])
     return restore.outputs[0]
+
+
+def rename_constant(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    """Give an initializer another name, which must be free."""
+    graph.initializers.pop(str(value.name))
+    value.name = name
+    if value.const_value is not None:
+        value.const_value.name = name
+    graph.initializers.add(value)
 
 
 def replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:

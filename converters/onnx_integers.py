@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.converters.onnx_graph import activation_dequantize, add_constant, insert_before, make, numpy_of, producer
+from edgekit.converters.onnx_graph import (
+    activation_dequantize,
+    add_constant,
+    insert_before,
+    make,
+    numpy_of,
+    producer,
+    rename_constant,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -64,15 +72,7 @@ def _store_integers(graph: ir.Graph, node: ir.Node, bias: ir.Value, integers: Ar
     node.replace_input_with(2, restored)
     if alone:
         graph.initializers.pop(name)
-        _rename_initializer(graph, stored, name)
-
-
-def _rename_initializer(graph: ir.Graph, value: ir.Value, name: str) -> None:
-    graph.initializers.pop(str(value.name))
-    value.name = name
-    if value.const_value is not None:
-        value.const_value.name = name
-    graph.initializers.add(value)
+        rename_constant(graph, stored, name)
 
 
 def own_zero_points(graph: ir.Graph) -> None:

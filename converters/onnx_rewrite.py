@@ -11,6 +11,7 @@ found                                becomes
 data movement without Q/DQ around it  the same movement between Q and DQ of its own grid (exact: values only move)
 ``Pad`` with zeros between Q and DQ   ``Pad`` of the integers with the zero point (there is no fused Pad)
 integer kernel, clamp, Q              kernel, Q, clamp of the integers (a clamp between the two prevents the fusion)
+large image of 3 channels, ``Conv``   padded to 4 channels, weights with zeros (then no im2col is needed; exact)
 ==================================== ======================================================================
 
 Passes edit the model they are given, which belongs to the converter alone.
@@ -32,6 +33,7 @@ from edgekit.converters.onnx_graph import (
     make,
     numpy_of,
     producer,
+    rename_constant,
     replace,
     static_shape,
 )
@@ -50,6 +52,10 @@ _MOVEMENTS = {
 }  # fmt: skip
 _CLAMPED = {"Add", "AveragePool", "Conv", "Gemm", "GlobalAveragePool", "MatMul", "Mul", "Reshape"}
 
+_CHANNEL_MULTIPLE = 4  # MLAS's indirect convolution wants it (MlasConvSym: KernelInputChannelAlignment)
+_MOST_CHANNELS = 16  # with more, im2col copies long rows and costs little
+_FEWEST_POSITIONS = 1024  # below, the padding costs more than it saves
+
 
 def fuse_for_integers(graph: ir.Graph) -> None:
     """Bring every pattern around integers into the form ONNX Runtime has a kernel for."""
@@ -59,6 +65,7 @@ def fuse_for_integers(graph: ir.Graph) -> None:
     _clamp_integers(graph)
     _bracket_movements(graph)
     _pad_integers(graph)
+    _align_channels(graph)
 
 
 def _bracket_movements(graph: ir.Graph) -> None:
@@ -249,3 +256,48 @@ def _clamp_bounds(clamp: ir.Node, last: ir.Node) -> tuple[Array, Array] | None:
 def _same_grid(first: Sequence[ir.Value | None], second: Sequence[ir.Value | None]) -> bool:
     pairs = [(numpy_of(a), numpy_of(b)) for a, b in zip(first, second, strict=True)]
     return all(a is not None and b is not None and a.dtype == b.dtype and a.item() == b.item() for a, b in pairs)
+
+
+def _align_channels(graph: ir.Graph) -> None:
+    """Give a convolution over a large image of few channels a multiple of four of them; the new ones meet zero weights."""
+    for node in [node for node in graph if node.op_type == "Conv"]:
+        source, weight = activation_dequantize(node.inputs[0]), producer(node.inputs[1], "DequantizeLinear")
+        shape, result = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+        if source is None or weight is None or shape is None or result is None or not _wants_alignment(node, shape, result):
+            continue
+        values = numpy_of(weight.inputs[0])
+        if values is None or weight.inputs[0] is None or len(weight.inputs[0].uses()) != 1:
+            continue
+        missing = -shape[1] % _CHANNEL_MULTIPLE
+        _set_weights(graph, weight.inputs[0], np.pad(values, [(0, 0), (0, missing), *[(0, 0)] * (values.ndim - 2)]))
+        weight.outputs[0].shape = None
+        padded_shape = (shape[0], shape[1] + missing, *shape[2:])
+        _pad_channels(graph, node, source, missing, padded_shape)
+
+
+def _wants_alignment(node: ir.Node, shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
+    grouped = "group" in node.attributes and node.attributes["group"].as_int() != 1
+    few = shape[1] < _MOST_CHANNELS and shape[1] % _CHANNEL_MULTIPLE != 0
+    return few and not grouped and math.prod(result[2:]) >= _FEWEST_POSITIONS
+
+
+def _set_weights(graph: ir.Graph, weight: ir.Value, values: Array) -> None:
+    """Replace the integers behind an initializer, which keeps its name."""
+    name = str(weight.name)
+    other = add_constant(graph, f"{name}_aligned", values)
+    weight.replace_all_uses_with(other)
+    graph.initializers.pop(name)
+    rename_constant(graph, other, name)
+
+
+def _pad_channels(graph: ir.Graph, node: ir.Node, source: ir.Node, missing: int, shape: tuple[int, ...]) -> None:
+    integers, real = source.inputs[0], source.outputs[0]
+    if integers is None:
+        return
+    widths = np.zeros(2 * len(shape), np.int64)
+    widths[len(shape) + 1] = missing
+    amounts = add_constant(graph, f"{integers.name}_pads", widths)
+    name = f"{integers.name}_aligned"
+    padded = insert_before(graph, node, make("Pad", [integers, amounts, source.inputs[2]], name=name, like=integers, shape=shape))
+    restore = make("DequantizeLinear", [padded, *source.inputs[1:3]], name=f"{name}_restored", like=real, shape=shape)
+    node.replace_input_with(0, insert_before(graph, node, restore))

@@ -91,6 +91,17 @@ class SharedGrid(nn.Module):
         return self.last(torch.cat([functional.relu6(self.left(image)), self.right(image)], 1))
 
 
+class Photo(nn.Module):
+    """A large image of three channels: its first convolution gets a fourth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.stem(image)).mean((2, 3)))
+
+
 class TwoByTwo(nn.Module):
     """Two inputs, a dictionary of two outputs, one layer called twice."""
 
@@ -108,6 +119,7 @@ SHAPES: dict[type[nn.Module], dict[str, tuple[int, ...]]] = {
     Signal: {"signal": (1, 6, 40)},
     Attention: {"tokens": (2, 5, 6)},
     SharedGrid: {"image": (1, 3, 8, 8)},
+    Photo: {"image": (1, 3, 32, 40)},
     TwoByTwo: {"first": (1, 4), "second": (1, 5)},
 }
 KERNELS: dict[type[nn.Module], dict[str, int]] = {
@@ -115,6 +127,7 @@ KERNELS: dict[type[nn.Module], dict[str, int]] = {
     Signal: {"QLinearConv": 3, "QLinearGlobalAveragePool": 1, "QGemm": 1, **EDGES_ONLY},
     Attention: {"QGemm": 6, "QLinearMatMul": 2, "QLinearAdd": 2, "QLinearSoftmax": 1, "LayerNormalization": 1},
     SharedGrid: {"QLinearConv": 3, "QLinearConcat": 1, "Clip": 1, **EDGES_ONLY},
+    Photo: {"QLinearConv": 1, "Pad": 1, "QLinearGlobalAveragePool": 1, "QGemm": 1, **EDGES_ONLY},
     TwoByTwo: {"QGemm": 3, "QLinearMul": 1, "QLinearAdd": 1, "QuantizeLinear": 2, "DequantizeLinear": 2},
 }
 
@@ -223,7 +236,7 @@ class TestOptions:
         for name, values in answers(artifact, state).items():
             np.testing.assert_allclose(values, state.golden.outputs[name], atol=1e-5)
 
-    @pytest.mark.parametrize("model", [Mobile, TwoByTwo, SharedGrid])
+    @pytest.mark.parametrize("model", [Mobile, TwoByTwo, SharedGrid, Photo])
     def test_integer_edges(self, convert: Any, compress: Any, model: type[nn.Module]) -> None:
         compressed, artifact = compress(model), convert(model, integer_io=True)
         session, reference = RUNTIME.load(artifact.path), RUNTIME.load(convert(model).path)
@@ -296,6 +309,17 @@ class TestBytes:
             if artifact.contract_report.tensors["narrow"].tensor in (node.input[0], node.output[0]):
                 node.input[2] = "seven"
         assert read_again(proto, artifact, compress(Mobile)) == {"narrow": "dropped"}
+
+    def test_channels_of_zeros_are_honest(self, convert: Any, compress: Any) -> None:
+        artifact, proto = convert(Photo), onnx.load(convert(Photo).path)
+        outcome = artifact.contract_report.tensors["stem.weight"]
+        assert (outcome.outcome, outcome.reason.split(",")[0]) == ("honoured", "with input channels of zeros")
+        tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == outcome.tensor)
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        assert values.shape == (8, 4, 3, 3)
+        values[2, 3, 1, 1] = 1
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, outcome.tensor))
+        assert read_again(proto, artifact, compress(Photo)) == {"stem.weight": "dropped"}
 
     def test_a_bias_of_zeros_is_folded(self, tmp_path: Path) -> None:
         def model() -> nn.Module:
