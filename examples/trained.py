@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 
-def load_or_train(build: Callable[[], nn.Module], train: Callable[[], nn.Module], *, folder: Path) -> nn.Module:
+def load_or_train(build: Callable[[], nn.Module], train: Callable[[], nn.Module], *, folder: Path, threads: int) -> nn.Module:
     """The trained model in eval mode: stored weights if there are any for this code, else trained now and stored.
 
     Args:
         build: Makes the untrained model.
         train: Makes and trains the model.
         folder: The example's folder: when its ``data.py``, ``model.py`` or ``train.py`` changes, the model is trained again.
+        threads: Threads to train with; another number gives slightly other weights.
     """
     path = weights_path(folder)
     if path.is_file():
@@ -28,7 +29,7 @@ def load_or_train(build: Callable[[], nn.Module], train: Callable[[], nn.Module]
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
     print(f"{folder.name}: no trained weights for this code yet, training once", file=sys.stderr, flush=True)
-    with reproducible(seed=0, threads=2):
+    with reproducible(seed=0, threads=threads):
         model = train().eval()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

@@ -21,7 +21,7 @@ import edgekit
 
 def trained_model() -> nn.Module:
     """The trained net; trains it first where that was not done yet (about two minutes on two cores)."""
-    return trained.load_or_train(FashionNet, train.train, folder=Path(__file__).resolve().parent)
+    return trained.load_or_train(FashionNet, train.train, folder=Path(__file__).resolve().parent, threads=train.THREADS)
 
 
 task = edgekit.Task(

@@ -12,6 +12,7 @@ from trained import report_progress
 
 EPOCHS = 5
 BATCH_SIZE = 128
+THREADS = 2
 LEARNING_RATE = 1e-2
 
 

@@ -21,7 +21,7 @@ import edgekit
 
 def trained_model() -> nn.Module:
     """The trained net; trains it first where that was not done yet (about 20 seconds on two cores)."""
-    return trained.load_or_train(MotionNet, train.train, folder=Path(__file__).resolve().parent)
+    return trained.load_or_train(MotionNet, train.train, folder=Path(__file__).resolve().parent, threads=train.THREADS)
 
 
 task = edgekit.Task(

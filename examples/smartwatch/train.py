@@ -12,6 +12,7 @@ from trained import report_progress
 
 EPOCHS = 12
 BATCH_SIZE = 64
+THREADS = 1  # so small a net gains nothing from a second one
 LEARNING_RATE = 5e-3
 JITTER = 0.1  # standard deviation of the random gain and offset of each channel, in units of its own
 
