@@ -160,7 +160,7 @@ def _convert(
 def _passes(program: ExportedProgram) -> Any:
     import coremltools
 
-    pipeline = coremltools.PassPipeline.DEFAULT
+    pipeline: Any = coremltools.PassPipeline.DEFAULT
     unwanted = {_CHANGES_SCALES}
     if any(_is_quantize(node) and _source_grid(node) not in {None, _grid(node)} for node in program.graph_module.graph.nodes):
         unwanted.add(_MERGES_RESHAPE)

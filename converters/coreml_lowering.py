@@ -49,7 +49,7 @@ def lower(program: ExportedProgram) -> ExportedProgram:
         for _ in range(_ROUNDS):
             unknown = {node.target for node in _unknown(program)}
             rules: Any = torch.export.default_decompositions() if unknown else {}  # making the table takes a while
-            wanted = {target: rules[target] for target in unknown if target in rules}
+            wanted: dict[Any, Any] = {target: rules[target] for target in unknown if target in rules}
             if not wanted:
                 break
             program = program.run_decompositions(wanted)
@@ -169,22 +169,23 @@ def _inputs(context: Any, node: Any) -> list[Any]:
     return list(_get_inputs(context, node))
 
 
-def _alias(context: Any, node: Any) -> None:
+def _operations() -> Any:
+    """MIL's operations as functions that add themselves to the program being built."""
     from coremltools.converters.mil import Builder
 
-    context.add(Builder.identity(x=_inputs(context, node)[0], name=node.name))
+    return Builder
+
+
+def _alias(context: Any, node: Any) -> None:
+    context.add(_operations().identity(x=_inputs(context, node)[0], name=node.name))
 
 
 def _trunc(context: Any, node: Any) -> None:
-    from coremltools.converters.mil import Builder
-
-    x = _inputs(context, node)[0]
-    context.add(Builder.mul(x=Builder.sign(x=x), y=Builder.floor(x=Builder.abs(x=x)), name=node.name))
+    x, mil = _inputs(context, node)[0], _operations()
+    context.add(mil.mul(x=mil.sign(x=x), y=mil.floor(x=mil.abs(x=x)), name=node.name))
 
 
 def _gelu(context: Any, node: Any) -> None:
-    from coremltools.converters.mil import Builder
-
     (approximate,) = (node.kwinputs or {}).get("approximate", ("none",))
     mode = "TANH_APPROXIMATION" if approximate == "tanh" else "EXACT"
-    context.add(Builder.gelu(x=_inputs(context, node)[0], mode=mode, name=node.name))
+    context.add(_operations().gelu(x=_inputs(context, node)[0], mode=mode, name=node.name))

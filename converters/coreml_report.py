@@ -93,7 +93,7 @@ def _load(package: Path) -> list[Any]:
     from coremltools.converters.mil.frontend.milproto.load import load
 
     try:
-        model = coremltools.models.MLModel(str(package), skip_model_load=True)
+        model: Any = coremltools.models.MLModel(str(package), skip_model_load=True)
         spec = model.get_spec()
         program = load(spec, spec.specificationVersion, model.weights_dir)
     except Exception as reason:

@@ -179,7 +179,7 @@ class _Compiler:
 
     def __init__(self, program: mil.Program, precision: Precision) -> None:
         self._program = program
-        self._precision = precision
+        self._precision: Precision = precision
         self._slots: dict[str, int] = {}
         self._initial: list[Tensor | None] = [None]  # slot 0 stays None: an argument that is left out
         self._steps: list[_Step] = []

@@ -48,7 +48,7 @@ class _Plan:
         """Ask for every sample, and put the answers back on the contract's grid."""
         collected: dict[str, list[Array]] = {name: [] for name in self.asked}
         for index in range(self.sample_count):
-            computed = answer({name: values[index] for name, values in self.given.items()})
+            computed = answer({name: np.asarray(values[index]) for name, values in self.given.items()})
             for name, (entry, outcome) in self.asked.items():
                 shifted = np.asarray(computed[name]).astype(np.int32) - outcome.zero_point_shift
                 collected[name].append(shifted.reshape(entry.shape).astype(entry.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -216,6 +217,35 @@ def test_tensors_with_equal_grids_are_told_apart_by_order(tmp_path: Path) -> Non
     assert [kinds[name] for name in names][-2:] == ["reshape", "quantize"]
     order = list(kinds)
     assert [order.index(name) for name in names] == sorted(order.index(name) for name in names)
+
+
+def test_reshape_between_two_grids_stays_a_computation(compressed: Compressed, tmp_path: Path) -> None:
+    """coremltools' default passes would reshape the integers and read them with the wrong scale."""
+    quantize = torch.ops.quantized_decomposed.quantize_per_tensor.default
+    dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+
+    class Regrid(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = dequantize(quantize(x, 0.02, 3, -128, 127, torch.int8), 0.02, 3, -128, 127, torch.int8).reshape(1, 8)
+            return dequantize(quantize(x, 0.05, -7, -128, 127, torch.int8), 0.05, -7, -128, 127, torch.int8)
+
+    x = torch.randn(1, 2, 4, generator=torch.Generator().manual_seed(0))
+    program = torch.export.export(Regrid(), (x,))
+    first = compressed.contract["image"].replace(name="x", shape=(1, 2, 4), node="quantize_per_tensor")
+    second = first.replace(name="reshape", role="activation", shape=(1, 8), node="quantize_per_tensor_1")
+    entries = tuple(
+        entry.replace(scale=(float(np.float32(scale)),), zero_point=(zero,))
+        for entry, scale, zero in ((first, 0.02, 3), (second, 0.05, -7))
+    )
+    record = compressed.record.replace(
+        inputs=(compressed.record.inputs[0].replace(name="x", shape=(1, 2, 4)),),
+        outputs=(compressed.record.outputs[0].replace(shape=(1, 8)),),
+    )
+    state = dataclasses.replace(compressed, program=program, contract=QuantizationContract(entries=entries), record=record)
+    artifact = CONVERTER.convert(state, output=tmp_path, options=ExportOptions())
+    assert artifact.contract_report.counts == {"honoured": 2}
+    found = RUNTIME.load(artifact.path).run({"x": x.numpy()})["output"]
+    np.testing.assert_allclose(found, Regrid()(x).numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize(("version", "precision"), [(15, "float32"), (17, "float16")])
