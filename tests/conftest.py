@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 
 GOLDEN = Path(__file__).parent / "golden"
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, and before torch is imported
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--renew-golden", action="store_true", help="write the golden files anew instead of comparing with them")
