@@ -73,7 +73,7 @@ class _Main(click.Group):
         from edgekit.cli.configuration import project_settings
 
         words = list(ctx.args)
-        # Torch's waiting threads spin by default: beside other work that made calibrating a small net 30 times slower.
+        # Torch's waiting threads spin by default: beside other work that makes calibrating a small net tens of times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
             ctx.default_map = project_settings(COMMANDS)
