@@ -20,9 +20,9 @@ from edgekit.core.errors import ConversionError
 __all__ = ["NOTE", "chosen_kernels", "write_ort"]
 
 NOTE = (
-    "model.ort is for small and mobile builds: its graph is optimised already, for every processor alike (fixed style, without the"
-    " blocked NCHWc layouts of x86). On x86 use model.onnx: float models run faster from it, and integer ones stay exact on"
-    " processors without VNNI."
+    "model.ort is for small and mobile builds: its graph is optimised already, for every processor alike (fixed style,"
+    " without the blocked NCHWc layouts of x86). On x86 use model.onnx: float models run faster from it, and integer ones"
+    " stay exact on processors without VNNI."
 )
 _LAYOUT = "NchwcTransformer"  # writes x86-only blocked layouts into the graph
 _logger = logging.getLogger(__name__)
