@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import types
@@ -39,7 +40,12 @@ CHANNELS_FIRST_METADATA = "edgekit.channels_first"
 
 _MISSING_LOWERING = re.compile(r"Lowering not found: ([\w.:]+)")
 _ILLEGAL_OPERATION = re.compile(r"'((?:stablehlo|chlo|mhlo|tfl|tf)\.\w+)'")
-_PROGRESS_VARIABLE = "LITERT_TORCH_SHOW_PROGRESS"
+_SETTINGS = {
+    "LITERT_TORCH_SHOW_PROGRESS": "n",
+    # Stay in TFLite's axis order once there. The default (minimum cut) counts transposes whatever their size, and turns a whole
+    # feature map to save two transposes of one pixel (squeeze and excitation).
+    "LAYOUT_OPTIMIZE_PARTITIONER": "GREEDY",
+}
 
 
 class TFLiteConverter:
@@ -103,7 +109,7 @@ def _lower(compressed: Compressed) -> bytes:
     arguments = tuple(torch.from_numpy(compressed.golden.inputs[spec.name][0]) for spec in compressed.record.inputs)
     has_int64 = any(spec.dtype == "int64" for spec in (*compressed.record.inputs, *compressed.record.outputs))
     try:
-        with _quiet_compiler():
+        with _compiler_settings():
             import litert_torch
             from litert_torch.quantize.quant_config import QuantConfig
 
@@ -134,6 +140,10 @@ def _finish(data: bytes, compressed: Compressed, options: ExportOptions, expecte
         if entry.name in found.tensors:
             graph.set_scales(found.tensors[entry.name], entry.scale)
     name_tensors(graph, found.tensors)
+    graph.model.description = f"edgekit {metadata.version('edgekit')}"
+    for name, value in (("labels", compressed.record.labels), ("preprocessing", compressed.record.preprocessing)):
+        if value:
+            graph.add_metadata(f"edgekit.{name}", json.dumps(value).encode())
     if found.channels_first:
         graph.add_metadata(CHANNELS_FIRST_METADATA, "\n".join(graph.name(index) for index in found.channels_first).encode())
     return graph.to_bytes()
@@ -159,19 +169,19 @@ def _spec(graph: Graph, name: str, index: int) -> TensorSpec:
 
 
 @contextlib.contextmanager
-def _quiet_compiler() -> Iterator[None]:
-    """No progress bars; no warnings about litert_torch's own dependencies."""
-    previous = os.environ.get(_PROGRESS_VARIABLE)
-    os.environ[_PROGRESS_VARIABLE] = "n"
+def _compiler_settings() -> Iterator[None]:
+    """litert_torch is set by environment variables; its dependencies warn about each other."""
+    previous = {name: os.environ.get(name) for name in _SETTINGS}
+    os.environ.update(_SETTINGS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        if previous is None:
-            del os.environ[_PROGRESS_VARIABLE]
-        else:
-            os.environ[_PROGRESS_VARIABLE] = previous
+        for name, value in previous.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _explain(reason: Exception, program: ExportedProgram, name: str) -> ConversionError:

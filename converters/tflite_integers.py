@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["quantize_transposed_convolutions"]
 
 _FILE_AXES = (1, 2, 3, 0)  # [I, O, H, W] -> [O, H, W, I]
+_FUSED = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}  # schema.fbs: ActivationFunctionType
 _VERSION_WITH_BIAS_AND_ACTIVATION = 4  # tflite/tools/versioning/op_version.cc
 
 
@@ -33,8 +34,8 @@ def quantize_transposed_convolutions(graph: Graph, contract: QuantizationContrac
     weights = [entry for entry in contract.parameters if entry.role == "weight" and entry.op == "conv_transpose"]
     producers, readers = graph.producers(), graph.readers()
     for operator in [found for found in graph.operators if graph.kind(found) == "TRANSPOSE_CONV"]:
-        before, after = producers.get(int(operator.inputs[2])), readers.get(int(operator.outputs[0]), [])
-        if before is None or graph.kind(before) != "DEQUANTIZE" or [graph.kind(reader) for reader in after] != ["QUANTIZE"]:
+        before, after = producers.get(int(operator.inputs[2])), _followers(graph, operator, readers)
+        if before is None or graph.kind(before) != "DEQUANTIZE" or not after:
             continue
         stored = graph.constant(int(operator.inputs[1]))
         entry = next((found for found in weights if stored is not None and _is_same(stored, found, integers[found.name])), None)
@@ -42,7 +43,21 @@ def quantize_transposed_convolutions(graph: Graph, contract: QuantizationContrac
             bias = next(
                 (found for found in contract.parameters if found.name == f"{entry.name.removesuffix('.weight')}.bias"), None
             )
-            _replace(graph, operator, before, after[0], entry, bias, integers)
+            _replace(graph, operator, before, after, entry, bias, integers)
+
+
+def _followers(graph: Graph, operator: Any, readers: Mapping[int, list[Any]]) -> list[Any]:
+    """``[QUANTIZE]``, or ``[RELU, QUANTIZE]`` and the like, if that is all that reads the operator; else nothing."""
+    found: list[Any] = []
+    current = operator
+    while len(after := readers.get(int(current.outputs[0]), [])) == 1 and len(found) < 2:
+        current = after[0]
+        found.append(current)
+        if graph.kind(current) == "QUANTIZE":
+            return found
+        if graph.kind(current) not in _FUSED or operator.builtinOptions.fusedActivationFunction:
+            break
+    return []
 
 
 def _in_file_layout(value: Array) -> Array:
@@ -64,7 +79,7 @@ def _replace(
     graph: Graph,
     operator: Any,
     before: Any,
-    after: Any,
+    after: list[Any],
     weight: TensorQuantization,
     bias: TensorQuantization | None,
     integers: Mapping[str, Array],
@@ -83,6 +98,8 @@ def _replace(
         shift = [graph.add_constant(np.zeros(stored.shape, np.int32), scales=scales.tolist())]
     kernel = graph.add_constant(_in_file_layout(integers[weight.name]), scales=weight.scale)
     operator.inputs = [reads[0], kernel, int(before.inputs[0]), *shift]
-    operator.outputs = [int(after.outputs[0])]
-    graph.operators.remove(after)
+    operator.outputs = [int(after[-1].outputs[0])]
+    for follower in after:
+        operator.builtinOptions.fusedActivationFunction |= _FUSED.get(graph.kind(follower), 0)
+        graph.operators.remove(follower)
     graph.require_version(operator, _VERSION_WITH_BIAS_AND_ACTIVATION)

@@ -25,10 +25,26 @@ def remove_idle_transposes(graph: Graph) -> None:
             continue
         kind, made_by = graph.kind(operator), graph.kind(maker)
         source = int(maker.inputs[0])
-        if kind == "MEAN" and made_by == "TRANSPOSE":
+        if kind == "TRANSPOSE" and made_by == "TRANSPOSE":
+            if _undoes(graph, operator, maker):
+                _skip(graph, operator, source)
+        elif kind == "MEAN" and made_by == "TRANSPOSE":
             _mean_before_transpose(graph, operator, maker)
         elif kind == "RESHAPE" and (made_by in _RESHAPES or (made_by == "TRANSPOSE" and _keeps_order(graph, maker))):
             graph.redirect(int(operator.inputs[0]), source, operators=[operator])
+
+
+def _undoes(graph: Graph, second: Any, first: Any) -> bool:
+    """Whether two transposes in a row change nothing."""
+    later, earlier = (graph.constant(int(operator.inputs[1])) for operator in (second, first))
+    return later is not None and earlier is not None and earlier[later].tolist() == list(range(later.size))
+
+
+def _skip(graph: Graph, operator: Any, source: int) -> None:
+    """Let the readers of an operator's result read ``source``; a result that is an output stays."""
+    result = int(operator.outputs[0])
+    if result not in graph.outputs:
+        graph.redirect(result, source, operators=graph.readers().get(result, []))
 
 
 def _mean_before_transpose(graph: Graph, mean: Any, transpose: Any) -> None:

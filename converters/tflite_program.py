@@ -2,7 +2,8 @@
 
 * **Unfolded weights**: ``int8 constant -> dequantize`` becomes ``float constant -> quantize -> dequantize``, the only form in
   which the LiteRT compiler recognises a quantized weight. It folds the pair back to the same integers.
-* **Cropped transposed convolutions** and **pooled maxima**, where TFLite lacks the padding or the operator.
+* **Cropped transposed convolutions** and **pooled maxima**, where TFLite lacks the padding or the operator, and **repetition
+  for expansion**, which the compiler gets wrong before a matmul (multi-query attention).
 * **Pinned grids**: a reshape, transpose or slice of a dequantized value is quantized again on the same grid. Left open, the
   compiler moves the next layer's grid up through it, and rounds and saturates twice.
 * **One dequantize a reader**: litert-torch 0.10.0 forgets the axis order of a dequantize node after putting a transpose behind
@@ -14,7 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgekit.converters.tflite_lift import lift
-from edgekit.converters.tflite_nodes import RESHAPES, add_constant, constant, operator_name
+from edgekit.converters.tflite_nodes import RESHAPES, add_constant, constant, operator_name, rank_of
+from edgekit.core.program import register_operators
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["lowerable"]
 
 _MOVES = RESHAPES | {"permute", "transpose", "slice", "select", "getitem"}
+_CLAMPS = {"relu", "relu6", "hardtanh", "clamp", "clamp_min"}
+_MOST_REPETITIONS = 64
 _SPLITS = {"unbind", "split", "split_with_sizes", "chunk"}
 
 
@@ -32,10 +36,12 @@ def lowerable(program: ExportedProgram) -> GraphModule:
     Args:
         program: A compressed program, or a float one.
     """
+    register_operators()
     module: Any = program.module(check_guards=False)
     _unfold_weights(module)
     _crop_transposed_convolutions(module)
     _replace_adaptive_maxima(module)
+    _repeat_expanded(module)
     _pin_grids(module)
     _split_dequantizes(module)
     module.recompile()
@@ -83,9 +89,23 @@ def _crop_transposed_convolutions(module: GraphModule) -> None:
             continue
         bias = node.args[2] if len(node.args) > 2 else None
         node.args = (*node.args[:2], bias, stride, [0] * len(sizes), [0] * len(sizes), groups, dilation)
-        cut = node
+        cut = _end_of_layer(node)
         for axis, (size, start) in enumerate(zip(sizes, padding, strict=True), start=2):
             cut = _insert_after(module, cut, torch.ops.aten.slice.Tensor, axis, start, start + size)
+
+
+def _end_of_layer(node: Node) -> Node:
+    """The dequantize node of a layer's result, behind its activation, where the layer is quantized; else the layer itself."""
+    current = node
+    while len(current.users) == 1:
+        (follower,) = current.users
+        name = operator_name(follower)
+        if name == "dequantize_per_tensor":
+            return follower
+        if name not in _CLAMPS | {"quantize_per_tensor"}:
+            break
+        current = follower
+    return node
 
 
 def _transposed_arguments(node: Node, rank: int) -> tuple[Any, ...]:
@@ -122,6 +142,20 @@ def _replace_adaptive_maxima(module: GraphModule) -> None:
             user.replace_all_uses_with(pooled)
             module.graph.erase_node(user)
         module.graph.erase_node(node)
+
+
+def _repeat_expanded(module: GraphModule) -> None:
+    """``expand`` along one axis of a computed value is ``cat`` of copies."""
+    import torch
+
+    for node in list(module.graph.nodes):
+        if operator_name(node) != "expand" or node.args[0].op == "get_attr" or rank_of(node) != rank_of(node.args[0]):
+            continue
+        before, after = node.args[0].meta["val"].shape, node.meta["val"].shape
+        grown = [axis for axis, (one, many) in enumerate(zip(before, after, strict=True)) if one != many]
+        if len(grown) != 1 or not isinstance(after[grown[0]], int) or after[grown[0]] > _MOST_REPETITIONS:
+            continue
+        node.target, node.args = torch.ops.aten.cat.default, ([node.args[0]] * after[grown[0]], grown[0])
 
 
 def _pin_grids(module: GraphModule) -> None:

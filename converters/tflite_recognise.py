@@ -39,11 +39,12 @@ _MOVES = {
 }  # fmt: skip
 _PROGRAM_MOVES = {
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t", "squeeze", "unsqueeze", "contiguous",
-    "clone", "slice", "select", "unbind", "split", "split_with_sizes", "chunk", "getitem", "dequantize_per_tensor",
+    "clone", "expand", "repeat", "slice", "select", "unbind", "split", "split_with_sizes", "chunk", "getitem",
+    "dequantize_per_tensor",
 }  # fmt: skip
 _LAYOUTS: dict[int, list[tuple[int, ...]]] = {4: [(0, 2, 3, 1), (1, 2, 3, 0), (0, 1, 2, 3)], 2: [(0, 1), (1, 0)]}
 _SCALE_TOLERANCE = 2.0**-22  # two float32 roundings: the compiler multiplies s_input * s_weight its own way
-_UNLIKE = 1.0  # more noise than signal: not this tensor
+_ALIKE, _ALIKE_RATIO = 0.01, 2.0  # values as near as the nearest: TFLite's own kernels round otherwise than the program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,26 +229,27 @@ class _Search:
                 folded[entry.name] = f"the same tensor as '{self.activations[index]}': the compiler merged equal layers"
                 continue
             self.activations[index] = entry.name
-            orders = program_orders(self.graph.shape(index), entry.shape)
-            if len(orders) == 2 and self._distance(entry, index, orders[:1]) > self._distance(entry, index, orders[1:]):
+            _, is_first = min((self._distance(entry, index, [order]), not order) for order in self._orders(entry, index))
+            if is_first and True in program_orders(self.graph.shape(index), entry.shape):
                 channels_first.append(index)
         tensors = {name: index for name, index in self.found.items() if name not in folded}
         return Recognised(tensors, folded, tuple(channels_first))
 
     def _find(self, entry: TensorQuantization) -> int | None:
-        """Free tensors before shared ones, like before unlike, computed before moved, near before far, early before late."""
+        """Of the tensors whose value fits: free before shared ones, computed before moved, near before far, early before late."""
         expected = self._made_from(entry.name)
         parameters = {self.found[name] for name in self.origins[entry.name].parameters if name in self.found}
-        ranked: list[tuple[bool, bool, int, float, int]] = []
+        ranked: list[tuple[bool, int, float, int]] = []
         for index in self.candidates:
-            orders = program_orders(self.graph.shape(index), entry.shape)
-            if not orders or not has_grid(self.graph, index, entry):
+            orders = self._orders(entry, index) if has_grid(self.graph, index, entry) else []
+            if not orders:
                 continue
             rank = self._rank(index, entry, expected, parameters)
             if rank is not None:
-                distance = self._distance(entry, index, orders)
-                ranked.append((index in self.activations, distance > _UNLIKE, rank, distance, index))
-        return min(ranked)[-1] if ranked else None
+                ranked.append((index in self.activations, rank, self._distance(entry, index, orders), index))
+        nearest = min((distance for _, _, distance, _ in ranked), default=0.0)
+        alike = [candidate for candidate in ranked if candidate[2] <= _ALIKE_RATIO * nearest + _ALIKE]
+        return min(alike)[-1] if alike else None
 
     def _rank(self, index: int, entry: TensorQuantization, expected: set[int], parameters: set[int]) -> int | None:
         """0: made by a kernel from the right tensors; 1: with unknown parameters; 2, 3: handed on by a move; None: no."""
@@ -259,6 +261,14 @@ class _Search:
             return None
         rank = 0 if parameters <= sources else 1
         return rank + 2 if self.graph.kind(producer) in _MOVES else rank
+
+    def _orders(self, entry: TensorQuantization, index: int) -> list[bool]:
+        """Axis orders that fit a tensor's sizes and do not contradict its values."""
+        orders = program_orders(self.graph.shape(index), entry.shape)
+        evidence = self.evidence
+        if evidence is None or index not in evidence.found:
+            return orders
+        return [order for order in orders if not evidence.is_reordered(entry, index, channels_last=order)]
 
     def _distance(self, entry: TensorQuantization, index: int, orders: Sequence[bool]) -> float:
         if self.evidence is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from edgekit.core.tensors import Array, TensorSpec
 
 __all__ = ["Evidence", "answer_golden", "program_integers", "program_orders"]
+
+
+_DOUBTFUL = 0.5
+"""Relative energy of the difference from which an axis order is doubted."""
+_HIGHEST_RANK = 5
 
 
 def program_orders(shape: Sequence[int], wanted: Sequence[int]) -> list[bool]:
@@ -64,15 +70,27 @@ class Evidence:
 
     def distance(self, entry: TensorQuantization, index: int, *, channels_last: bool) -> float:
         """Energy of the difference over the energy of the program's value; 0 where nothing is known of the tensor."""
+        rank = len(entry.shape)
+        return self._distance(entry, index, (0, *range(2, rank), 1) if channels_last else tuple(range(rank)))
+
+    def is_reordered(self, entry: TensorQuantization, index: int, *, channels_last: bool) -> bool:
+        """Whether a tensor plainly holds the program's value in another axis order of the same sizes."""
+        distance = self.distance(entry, index, channels_last=channels_last)
+        if distance < _DOUBTFUL or len(entry.shape) > _HIGHEST_RANK:
+            return False
+        stored = [size for size in self.found[index].shape if size != 1]
+        orders = itertools.permutations(range(len(entry.shape)))
+        fitting = [order for order in orders if [entry.shape[axis] for axis in order if entry.shape[axis] != 1] == stored]
+        return min((self._distance(entry, index, order) for order in fitting), default=distance) < distance / 4
+
+    def _distance(self, entry: TensorQuantization, index: int, order: Sequence[int]) -> float:
         import numpy as np
 
-        value = self.found.get(index)
-        if value is None:
+        if index not in self.found:
             return 0.0
-        wanted = self.expected[entry.name].astype(np.float64) - entry.zero_point[0]
-        laid = np.moveaxis(wanted, 1, -1) if channels_last else wanted
-        noise = value.astype(np.float64).reshape(laid.shape) - entry.zero_point[0] - laid
-        return float((noise**2).sum() / ((laid**2).sum() + laid.size))
+        wanted = (self.expected[entry.name].astype(np.float64) - entry.zero_point[0]).transpose(order)
+        noise = self.found[index].astype(np.float64).reshape(wanted.shape) - entry.zero_point[0] - wanted
+        return float((noise**2).sum() / ((wanted**2).sum() + wanted.size))
 
 
 def program_integers(compressed: Compressed) -> dict[str, Array]:

@@ -89,11 +89,10 @@ class LiteRTSession:
         """One inference.
 
         Raises:
-            DataError: A name, shape or dtype is wrong.
-            UsageError: The session was closed.
+            DataError: A name, shape or dtype is wrong, or the session is closed.
         """
         if self._interpreter is None:
-            raise UsageError("This session was closed. Load the model again.")
+            raise DataError("This session is closed. Load the model again.")
         check_inputs(inputs, self.inputs)
         for name, place in self._input_places.items():
             self._interpreter.set_tensor(place, inputs[name])

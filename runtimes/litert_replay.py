@@ -48,7 +48,6 @@ class Replay:
         places = {bytes(tensor.name or b"").decode(): index for index, tensor in enumerate(self._graph.tensors)}
         self._entries: dict[str, TensorQuantization] = {}
         self._tensors: dict[str, int] = {}
-        self._shifts: dict[str, int] = {}
         for entry in contract.activations:
             outcome = report.tensors.get(entry.name)
             if outcome is None:
@@ -61,7 +60,6 @@ class Replay:
                 raise DataError(f"The recorded integers lack entry '{entry.name}'. Record every activation of the contract.")
             self._entries[entry.name] = entry
             self._tensors[entry.name] = places[outcome.tensor]
-            self._shifts[entry.name] = outcome.zero_point_shift
         self._fed, self._answered = self._cut()
         self.model = self._pack()
 
@@ -129,26 +127,20 @@ class Replay:
         return bytes(builder.Output())
 
     def _to_file(self, name: str, values: Array) -> Array:
-        """Contract grid and ``[N, C, ...]`` -> the tensor's own type and layout."""
+        """``[N, C, ...]`` -> the tensor's own layout. The integers are the contract's: the converter re-types nothing."""
         import numpy as np
 
-        tensor = self._graph.tensors[self._tensors[name]]
-        shape = _shape(tensor)
         moved = np.moveaxis(values, 1, -1) if self._is_channels_last(name) else values
-        shifted = moved.astype(np.int32) + self._shifts[name]
-        return np.ascontiguousarray(
-            shifted.astype(np.uint8 if tensor.type == self._schema.TensorType.UINT8 else np.int8).reshape(shape)
-        )
+        return moved.reshape(_shape(self._graph.tensors[self._tensors[name]])).copy()
 
     def _from_file(self, name: str, values: Array) -> Array:
-        """The tensor's own type and layout -> contract grid and ``[N, C, ...]``."""
+        """The tensor's own layout -> ``[N, C, ...]``."""
         import numpy as np
 
         shape = self._entries[name].shape
-        unshifted = (values.astype(np.int32) - self._shifts[name]).astype(np.int8)
         if not self._is_channels_last(name):
-            return unshifted.reshape(shape)
-        return np.moveaxis(unshifted.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+            return values.reshape(shape)
+        return np.moveaxis(values.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
 
     def _is_channels_last(self, name: str) -> bool:
         """Whether the tensor lies as ``[N, ..., C]``: only ranks 4 and 5 do, where that fits and the file says nothing else."""
