@@ -251,7 +251,7 @@ def _kernel_notes(path: Path, compressed: Compressed) -> tuple[str, ...]:
     }
     notes = [f"Integer kernels of ONNX Runtime: {_list(integer)}."]
     if floats:
-        notes.append(f"ONNX Runtime has no integer kernel for: {_list(floats)}; these run in float.")
+        notes.append(f"ONNX Runtime takes float kernels for: {_list(floats)}.")
     return tuple(notes)
 
 

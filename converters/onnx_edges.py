@@ -104,7 +104,7 @@ def make_edges_integer(graph: ir.Graph, record: CompressedRecord) -> Edges:
             notes.append(f"Input '{value.name}' stays float32: it is not quantized, or on more than one grid.")
     for position, value in enumerate(list(graph.outputs)):
         if not _integer_output(graph, position, value, renamed) and _is_float(value):
-            notes.append(f"Output '{value.name}' stays float32: the layer that makes it is not quantized.")
+            notes.append(f"Output '{value.name}' stays float32: no quantized tensor is made for it alone.")
     edges = describe(graph, record)
     return dataclasses.replace(edges, renamed=renamed, notes=tuple(notes))
 

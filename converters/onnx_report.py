@@ -195,18 +195,18 @@ def _parameter(entry: TensorQuantization, file: _File, name: str, expected: Arra
 
 def _without_zero_channels(values: Array, expected: Array) -> Array:
     """Weights without the zeros that a convolution's input channels were filled up with; any others as they are."""
-    if values.ndim != expected.ndim or values.ndim < 3 or values.shape[1] <= expected.shape[1]:
+    same_otherwise = values.ndim == expected.ndim > 2 and (values.shape[0], *values.shape[2:]) == (
+        expected.shape[0],
+        *expected.shape[2:],
+    )
+    if not same_otherwise or values.shape[1] <= expected.shape[1]:
         return values
     own = values[:, : expected.shape[1]]
     return values if values[:, expected.shape[1] :].any() else own
 
 
 def _same_content(file: _File, expected: Array) -> list[str]:
-    return [
-        name
-        for name, values in file.constants.items()
-        if values.dtype == expected.dtype and values.shape == expected.shape and np.array_equal(values, expected)
-    ]
+    return [name for name, values in file.constants.items() if np.array_equal(_without_zero_channels(values, expected), expected)]
 
 
 def _holds(entry: TensorQuantization, stored: _Stored, values: Array, expected: Array) -> bool:
