@@ -6,6 +6,7 @@ is left is a transpose at each edge of such a region.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["describe_transposes", "remove_idle_transposes"]
 
 _RESHAPES = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS"}
+_EDGE_KINDS = _RESHAPES | {"QUANTIZE", "DEQUANTIZE", "CAST"}
 
 
 def remove_idle_transposes(graph: Graph) -> None:
@@ -76,21 +78,29 @@ def _keeps_order(graph: Graph, transpose: Any) -> bool:
 def describe_transposes(graph: Graph) -> str:
     """One sentence for the artifact's notes; empty where there are none."""
     transposes = [operator for operator in graph.operators if graph.kind(operator) == "TRANSPOSE"]
-    if not transposes:
-        return ""
-    producers = graph.producers()
-    at_edge = [operator for operator in transposes if _from_input(graph, operator, producers)]
-    inside = [graph.name(int(operator.inputs[0])) for operator in transposes if operator not in at_edge]
-    words = (
-        [f"{len(at_edge)} transpose(s) from the program's [N, C, ...] to TFLite's [N, ..., C] at the inputs"] if at_edge else []
-    )
+    producers, readers = graph.producers(), graph.readers()
+    at_input = [operator for operator in transposes if _reads_input(graph, operator, producers)]
+    at_output = [operator for operator in transposes if operator not in at_input and _makes_output(graph, operator, readers)]
+    inside = [graph.name(int(found.inputs[0])) for found in transposes if found not in at_input and found not in at_output]
+    words = []
+    if at_input:
+        words.append(f"{len(at_input)} transpose(s) from the program's [N, C, ...] to TFLite's [N, ..., C] at the inputs")
+    if at_output:
+        words.append(f"{len(at_output)} transpose(s) back at the outputs")
     if inside:
         words.append(f"{len(inside)} transpose(s) inside, after {', '.join(inside[:5])}{', ...' if len(inside) > 5 else ''}")
     return "; ".join(words)
 
 
-def _from_input(graph: Graph, operator: Any, producers: dict[int, Any]) -> bool:
+def _reads_input(graph: Graph, operator: Any, producers: Mapping[int, Any]) -> bool:
     current = int(operator.inputs[0])
-    while current in producers and graph.kind(producers[current]) in _RESHAPES | {"QUANTIZE", "CAST"}:
+    while current in producers and graph.kind(producers[current]) in _EDGE_KINDS:
         current = int(producers[current].inputs[0])
     return current in graph.inputs
+
+
+def _makes_output(graph: Graph, operator: Any, readers: Mapping[int, list[Any]]) -> bool:
+    current = int(operator.outputs[0])
+    while len(readers.get(current, ())) == 1 and graph.kind(readers[current][0]) in _EDGE_KINDS:
+        current = int(readers[current][0].outputs[0])
+    return current in graph.outputs

@@ -128,3 +128,29 @@ def test_metadata_and_edges_round_trip() -> None:
     again = Graph(graph.to_bytes())
     assert again.signature() == ([("in", 0)], [("out", 4)])
     assert bytes(again.model.buffers[again.model.metadata[0].buffer].data) == b"content"
+
+
+def test_transposes_are_placed() -> None:
+    graph = Graph(make_file())
+    size = graph.add_tensor("size", like=0)
+    graph.operators.insert(0, graph.make_operator("ABS", reads=[0], writes=[size]))
+    graph.redirect(0, size, operators=graph.operators[1:])
+    assert describe_transposes(graph) == "1 transpose(s) inside, after size"
+    graph.set_edges([("in", 0)], [("out", 2)])
+    assert describe_transposes(graph) == "1 transpose(s) back at the outputs"
+
+
+def test_transposes_that_undo_each_other_go(x: np.ndarray) -> None:
+    graph = Graph(make_file())
+    order, back, y = graph.add_tensor("order back", like=1), graph.add_tensor("back", like=0), graph.add_tensor("size", like=0)
+    graph.set_constant(order, np.array([0, 2, 3, 1], np.int32))
+    graph.subgraph.operators = graph.operators[:1]
+    graph.operators.append(graph.make_operator("TRANSPOSE", reads=[2, order], writes=[back]))
+    graph.operators.append(graph.make_operator("ABS", reads=[back], writes=[y]))
+    graph.subgraph.outputs = [y]
+    before = run(graph.to_bytes(), x)
+    remove_idle_transposes(graph)
+    graph.remove_dead()
+    assert [graph.kind(operator) for operator in graph.operators] == ["ABS"]
+    np.testing.assert_array_equal(run(graph.to_bytes(), x), before)
+    np.testing.assert_array_equal(before, np.abs(x))
