@@ -9,21 +9,14 @@ seen through folded and dropped operators, are the counterparts of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.fx import Graph, Node
-
-from edgekit.core.program import register_operators
+if TYPE_CHECKING:
+    from torch.fx import Graph, Node
 
 __all__ = ["Alignment"]
 
-register_operators()
-
-_BOUNDARIES = (
-    torch.ops.quantized_decomposed.quantize_per_tensor.default,
-    torch.ops.quantized_decomposed.dequantize_per_tensor.default,
-)
+_BOUNDARIES = {"quantized_decomposed.quantize_per_tensor.default", "quantized_decomposed.dequantize_per_tensor.default"}
 _CLAMPS = {"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"}
 _ABSORBED = _CLAMPS | {
     "batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
@@ -46,7 +39,7 @@ class Alignment:
         self._matched: dict[Node, Node] = dict(zip(*inputs, strict=True))
         self._taken = set(inputs[1])
         for node in compressed.nodes:
-            if node.op == "call_function" and node in self._live and node.target not in _BOUNDARIES:
+            if node.op == "call_function" and node in self._live and str(node.target) not in _BOUNDARIES:
                 self._match(node)
 
     def counterpart(self, node: Node) -> Node | None:
@@ -116,12 +109,14 @@ def _live_nodes(graph: Graph) -> set[Node]:
 
 
 def _source(node: Node) -> Node:
-    while node.op == "call_function" and node.target in _BOUNDARIES:
+    while node.op == "call_function" and str(node.target) in _BOUNDARIES:
         node = node.args[0]  # type: ignore[assignment]  # a boundary's first argument is a node
     return node
 
 
 def _nodes_in(argument: Any) -> Iterator[Node]:
+    from torch.fx import Node
+
     if isinstance(argument, Node):
         yield argument
     elif isinstance(argument, list | tuple):
@@ -140,7 +135,7 @@ def _name(node: Node) -> str:
 
 def _shape(node: Node) -> tuple[int, ...] | None:
     value = node.meta.get("val")
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+    return tuple(value.shape) if hasattr(value, "shape") else None
 
 
 def _same_call(node: Node, other: Node) -> bool:

@@ -277,3 +277,21 @@ def test_capability_table_is_consistent() -> None:
         assert hasattr(getattr(getattr(torch.ops, namespace), packet), overload), operator
         assert family_of(operator) is not None
     assert all((family.range is not None) == (family.role == "fixed") for family in families().values())
+
+
+class Labelled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, right: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+        return self.fc(left) - self.fc(right)
+
+
+def test_inputs_keep_the_names_the_task_gives_them(make_task: Callable[..., Task]) -> None:
+    rng = np.random.default_rng(0)
+    batch = {name: rng.normal(size=(8, 4)).astype(np.float32) for name in ("left", "right")}
+    task = make_task(Labelled(), (1, 4), example_inputs={name: value[:1] for name, value in batch.items()}, calibration=[batch])
+    names = [entry.name for entry in quantize(task).contract.entries]
+    assert set(names[:2]) == {"left", "right"}
+    assert {"fc.weight", "fc.weight:2", "sub"} <= set(names)

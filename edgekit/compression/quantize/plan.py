@@ -28,7 +28,7 @@ __all__ = ["Kernel", "Plan", "Value", "make_plan"]
 _CLAMPS = {
     "aten.relu.default", "aten.relu6.default", "aten.hardtanh.default", "aten.clamp.default", "aten.clamp_min.default",
 }  # fmt: skip
-_FUSING_FAMILIES = {"conv", "conv_transpose", "linear", "matmul", "add", "mul"}
+_FUSING_FAMILIES = {"conv", "conv_transpose", "linear", "matmul", "add", "sub", "mul"}
 
 
 @dataclasses.dataclass
@@ -84,11 +84,12 @@ class Plan:
     float_layers: tuple[FloatLayer, ...]
 
 
-def make_plan(module: GraphModule, *, keep_float: Sequence[str] = ()) -> Plan:
+def make_plan(module: GraphModule, *, input_names: Sequence[str] = (), keep_float: Sequence[str] = ()) -> Plan:
     """Decide what becomes integers.
 
     Args:
         module: Canonical float graph with ``meta["val"]`` on its nodes.
+        input_names: What the task calls the inputs, in order; the graph's own names where empty.
         keep_float: Module paths or shell patterns that stay float.
 
     Raises:
@@ -112,6 +113,10 @@ def make_plan(module: GraphModule, *, keep_float: Sequence[str] = ()) -> Plan:
         kernels.append(Kernel(node=node, family=family, layer=layers[node], end=end))
     kernels = _drop_idle_moves(kernels)
     values = _name_values(module, kernels)
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    for node, name in zip(placeholders, input_names, strict=False):
+        if node in values:
+            values[node].name = name
     regridded = _share_grids(kernels, values)
     return Plan(values=values, kernels=tuple(kernels), regridded=frozenset(regridded), float_layers=tuple(float_layers))
 
@@ -178,7 +183,7 @@ def _fits(module: GraphModule, node: Node, family: Family) -> tuple[Family | Non
         return None, "one operand is a number, not a tensor"
     if any(constant(module, argument) is not None for argument in arguments):  # type: ignore[union-attr]
         return None, "one operand is a constant tensor"
-    if family.name in {"add"} and node.kwargs.get("alpha", 1) != 1:
+    if family.name in {"add", "sub"} and node.kwargs.get("alpha", 1) != 1:
         return None, "an addition with alpha has no integer kernel"
     return family, ""
 

@@ -37,7 +37,7 @@ def quantize_static(state: Compressed, *, step: Quantize, task: Task, progress: 
     example = task.named_inputs(task.example_inputs)
     arguments = tuple(torch.from_numpy(array.copy()) for array in example.values())
     module = canonicalize(state.program, arguments)
-    plan = make_plan(module, keep_float=step.keep_float)
+    plan = make_plan(module, input_names=tuple(example), keep_float=step.keep_float)
     if not plan.kernels:
         raise ContractError(
             f"Task '{task.name}': no layer of the model has an integer kernel, so there is nothing to quantize."
