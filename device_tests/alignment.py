@@ -134,7 +134,7 @@ def _name(node: Node) -> str:
 
 
 def _shape(node: Node) -> tuple[int, ...] | None:
-    value = node.meta.get("val")
+    value: Any = node.meta.get("val")
     return tuple(value.shape) if hasattr(value, "shape") else None
 
 

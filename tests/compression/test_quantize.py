@@ -295,3 +295,16 @@ def test_inputs_keep_the_names_the_task_gives_them(make_task: Callable[..., Task
     names = [entry.name for entry in quantize(task).contract.entries]
     assert set(names[:2]) == {"left", "right"}
     assert {"fc.weight", "fc.weight:2", "sub"} <= set(names)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_same_padding_is_spelled_out(make_task: Callable[..., Task]) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(4, 8, 5, padding="same", dilation=2), nn.ReLU(), nn.Conv1d(8, 3, 3, padding="valid"))
+    state = quantize(make_task(net, (1, 4, 32)))
+    assert state.contract.float_layers == ()
+    assert state.record.outputs[0].shape == (1, 3, 30)
+    signal = answer_samples(state.float_program, state.golden.inputs, ["output"])["output"]
+    assert snr_db(signal, state.golden.outputs["output"]) > 25
+    even = quantize(make_task(nn.Sequential(nn.Conv1d(4, 4, 4, padding="same"), nn.Conv1d(4, 3, 3)), (1, 4, 32)))
+    assert [layer.layer for layer in even.contract.float_layers] == ["0"]

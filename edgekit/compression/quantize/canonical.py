@@ -35,6 +35,7 @@ _IDENTITIES = {
 _CHECKS = {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default", "aten.sym_constrain_range_for_size.default"}
 _CONVOLUTIONS = {"aten.conv1d.default": 0, "aten.conv2d.default": 0, "aten.conv3d.default": 0, "aten.linear.default": 0}
 _TRANSPOSED = {"aten.conv_transpose1d.default", "aten.conv_transpose2d.input"}
+_NAMED_PADDING = {"aten.conv1d.padding": aten.conv1d.default, "aten.conv2d.padding": aten.conv2d.default}
 _LONE_NORM = {3: aten.conv1d.default, 4: aten.conv2d.default, 5: aten.conv3d.default}
 
 
@@ -52,6 +53,7 @@ def canonicalize(program: ExportedProgram, arguments: Sequence[torch.Tensor]) ->
     _remove_checks(module)
     _make_functional(module)
     _remove_identities(module)
+    _spell_out_padding(module)
     _fold_batch_norms(module)
     module.graph.eliminate_dead_code()
     module.graph.lint()
@@ -119,6 +121,30 @@ def _remove_identities(module: GraphModule) -> None:
         if str(node.target) in _IDENTITIES and isinstance(node.args[0], Node):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
+
+
+def _spell_out_padding(module: GraphModule) -> None:
+    """``padding="same"`` and ``"valid"`` as numbers, where they are the same on both sides (odd kernels)."""
+    for node in module.graph.nodes:
+        if str(node.target) not in _NAMED_PADDING:
+            continue
+        weight = constant(module, node.args[1])
+        name: Any = node.args[4] if len(node.args) > 4 else node.kwargs.get("padding", "valid")
+        if weight is None or not isinstance(name, str):
+            continue
+        rank = weight.ndim - 2
+        given: list[Any] = [*node.args, *[None, [1] * rank, name, [1] * rank, 1][len(node.args) - 2 :]]
+        totals = [dilation * (size - 1) for dilation, size in zip(_per_axis(given[5], rank), weight.shape[2:], strict=True)]
+        if name == "same" and any(total % 2 for total in totals):
+            continue
+        given[4] = [total // 2 for total in totals] if name == "same" else [0] * rank
+        node.target = _NAMED_PADDING[str(node.target)]
+        node.args, node.kwargs = tuple(given), {}
+
+
+def _per_axis(value: Any, rank: int) -> list[int]:
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return values * rank if len(values) == 1 else values
 
 
 def _fold_batch_norms(module: GraphModule) -> None:
