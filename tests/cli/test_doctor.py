@@ -55,9 +55,9 @@ def test_a_missing_extra_has_its_command(findings: Callable[[], dict[str, Any]],
 
 
 def test_a_missing_package_has_its_command(findings: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_is_installed", lambda package: package != "matplotlib")
+    monkeypatch.setattr(doctor, "_is_installed", lambda package: package != "jinja2")
     missing = findings()["missing_packages"]
-    assert missing == {"report": {"packages": ["matplotlib"], "command": "pip install 'edgekit[report]'"}}
+    assert missing == {"report": {"packages": ["jinja2"], "command": "pip install 'edgekit[report]'"}}
 
 
 def test_a_broken_plug_in_does_not_stop_the_doctor(
