@@ -51,6 +51,8 @@ class Quantize(Step):
         activations: Activation type; affine, one scale per tensor.
         keep_float: Module paths or shell patterns (``"head.*"``) that stay in float.
         sample_count: At most this many calibration samples are used.
+        equalization: Scale hidden channels to use the whole grid (cross-layer equalization, arXiv:1906.04721).
+        bias_correction: Move biases so that rounding does not shift any layer's mean (arXiv:1906.04721, section 4.2).
 
     >>> Quantize().word()
     'int8'
@@ -63,6 +65,8 @@ class Quantize(Step):
     activations: Literal["int8"] = "int8"
     keep_float: tuple[str, ...] = ()
     sample_count: int = pydantic.Field(default=512, ge=1)
+    equalization: bool = False
+    bias_correction: bool = False
 
     @classmethod
     def from_word(cls, word: str) -> Self | None:
@@ -80,8 +84,8 @@ BUILT_IN_STEPS: tuple[type[Step], ...] = (Quantize,)
 class Recipe(Record):
     """An ordered list of steps.
 
-    >>> Recipe.parse_text("int8").steps
-    (Quantize(kind='quantize', weights='int8', activations='int8', keep_float=(), sample_count=512),)
+    >>> Recipe.parse_text("int8").steps == (Quantize(),)
+    True
     >>> Recipe.parse_text("none").steps
     ()
     >>> Recipe.parse_text("int9")

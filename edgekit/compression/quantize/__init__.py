@@ -1,6 +1,7 @@
 """Quantization: plan from the capability table, stream calibration, decide grids, write the Q/DQ program.
 
-The order of the data flow: :mod:`canonical` -> :mod:`plan` -> :mod:`calibrate` -> :mod:`grid` -> :mod:`lower`.
+The order of the data flow: :mod:`canonical` -> :mod:`plan` -> :mod:`calibrate` -> :mod:`equalize` -> :mod:`grid` ->
+:mod:`lower` -> :mod:`correct`.
 Importing this package loads no framework; :data:`RUNNER` does when it is called.
 """
 

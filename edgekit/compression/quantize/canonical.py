@@ -86,9 +86,9 @@ def put_constant(module: GraphModule, name: str, value: torch.Tensor, *, before:
 
 
 def copy_used(module: GraphModule) -> GraphModule:
-    """The same graph over a module that holds only the constants the graph reads, detached."""
+    """The same graph over a module that holds copies of the constants the graph reads, and nothing else."""
     used = {
-        str(node.target): tensor
+        str(node.target): tensor.clone()
         for node in module.graph.nodes
         if node.op == "get_attr" and (tensor := constant(module, node)) is not None
     }

@@ -31,7 +31,7 @@ from edgekit.core.tensors import quantize
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["Lowered", "lower"]
+__all__ = ["Lowered", "lower", "move_bias"]
 
 register_operators()
 
@@ -224,6 +224,24 @@ def _lower_parameters(module: GraphModule, kernel: Kernel, input_grid: Grid) -> 
     return entries
 
 
+def move_bias(module: GraphModule, entry: TensorQuantization, shift: torch.Tensor) -> tuple[TensorQuantization, torch.Tensor]:
+    """Add ``shift`` (``[C]``) to a bias of a Q/DQ graph, as far as its int32 grid allows.
+
+    Returns:
+        The bias's new entry, and what was really added, float32.
+    """
+    buffer: torch.Tensor = getattr(module, entry.node)
+    scales = np.array(entry.scale, np.float32)
+    steps, rounded = _settle_bias(buffer.double() + shift, scales, layer=entry.layer)
+    moved = rounded - buffer
+    buffer.copy_(rounded)
+    return entry.replace(sha256=_digest(steps)), moved
+
+
+def _digest(integers: torch.Tensor) -> str:
+    return hashlib.sha256(np.ascontiguousarray(integers.numpy()).tobytes()).hexdigest()
+
+
 def _settle_bias(bias: torch.Tensor, scales: Array, *, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Integers and float32 values that determine each other exactly (beyond 2**24 steps float32 is the coarser grid)."""
     grid = torch.from_numpy(scales).double()
@@ -257,5 +275,5 @@ def _parameter_entry(
         maximum=2**31 - 1 if wide else 127,
         node=buffer,
         source=source_of(kernel.node),
-        sha256=hashlib.sha256(np.ascontiguousarray(integers.numpy()).tobytes()).hexdigest(),
+        sha256=_digest(integers),
     )

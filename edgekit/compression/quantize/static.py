@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from edgekit.compression.quantize.calibrate import calibrate
+from edgekit.compression.quantize.calibrate import calibrate, channel_means, program_inputs
 from edgekit.compression.quantize.canonical import canonicalize
+from edgekit.compression.quantize.correct import channel_axes, correct_biases, correction_sample_count
+from edgekit.compression.quantize.equalize import equalize, find_pairs
 from edgekit.compression.quantize.lower import Lowered, lower
 from edgekit.compression.quantize.plan import Plan, make_plan
 from edgekit.core.compressed import Compressed, StepRecord
@@ -21,6 +23,7 @@ from edgekit.core.program import answer_samples
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+    from torch.fx import GraphModule
 
     from edgekit.core.plugins import Progress
     from edgekit.core.recipe import Quantize
@@ -43,14 +46,36 @@ def quantize_static(state: Compressed, *, step: Quantize, task: Task, progress: 
             f"Task '{task.name}': no layer of the model has an integer kernel, so there is nothing to quantize."
             " Use the recipe 'none'."
         )
-    ranges, seen = calibrate(module, plan, task=task, example=example, sample_count=step.sample_count, progress=progress)
-    lowered = lower(module, plan, ranges)
+    lowered, details = _quantize_graph(module, plan, step=step, task=task, progress=progress)
     program = _export_again(lowered, arguments)
     contract = QuantizationContract(entries=_with_nodes(lowered, program), float_layers=plan.float_layers)
     outputs = answer_samples(program, state.golden.inputs, [spec.name for spec in state.record.outputs])
     golden = dataclasses.replace(state.golden, outputs=outputs)
-    record = _describe(plan, lowered, seen, time.perf_counter() - clock, time.process_time() - cpu)
+    record = _describe(plan, lowered, details, time.perf_counter() - clock, time.process_time() - cpu)
     return dataclasses.replace(state, program=program, contract=contract, golden=golden), record
+
+
+def _quantize_graph(
+    module: GraphModule, plan: Plan, *, step: Quantize, task: Task, progress: Progress
+) -> tuple[Lowered, dict[str, int]]:
+    """Calibrate, equalize, lower, correct: the canonical graph (consumed) becomes a Q/DQ graph; and what was done, in numbers."""
+    example = task.named_inputs(task.example_inputs)
+    pairs = find_pairs(module, plan) if step.equalization else []
+    hidden = {pair.hidden for pair in pairs}
+    statistics = calibrate(
+        module, plan, watched_channels=hidden, task=task, example=example, sample_count=step.sample_count, progress=progress
+    )
+    statistics = equalize(module, pairs, statistics)
+    axes = channel_axes(plan) if step.bias_correction else {}
+    details = {"sample_count": statistics.sample_count, "equalized_pair_count": len(pairs), "corrected_bias_count": len(axes)}
+    if not axes:
+        return lower(module, plan, statistics.ranges), details
+    count = correction_sample_count(module, wanted=step.sample_count)
+    samples = list(program_inputs(task, example, sample_count=count))
+    progress("correct biases", 0, None)
+    means = {node.name: mean for node, mean in channel_means(module, axes, samples).items()}
+    lowered = lower(module, plan, statistics.ranges)
+    return correct_biases(lowered, {node.name: axis for node, axis in axes.items()}, means, samples), details
 
 
 def _export_again(lowered: Lowered, arguments: Sequence[torch.Tensor]) -> ExportedProgram:
@@ -73,13 +98,13 @@ def _with_nodes(lowered: Lowered, program: ExportedProgram) -> tuple[TensorQuant
     return (*activations, *(entry.replace(node=placeholders[entry.node]) for entry in lowered.parameters))
 
 
-def _describe(plan: Plan, lowered: Lowered, sample_count: int, seconds: float, cpu_seconds: float) -> StepRecord:
+def _describe(plan: Plan, lowered: Lowered, details: dict[str, int], seconds: float, cpu_seconds: float) -> StepRecord:
     weighted = sum(kernel.family.role == "weighted" for kernel in plan.kernels)
     return StepRecord(
         kind="quantize",
         summary=(
             f"int8: {len(plan.kernels)} integer kernels ({weighted} with weights), {len(lowered.activations)} activations,"
-            f" {len(plan.float_layers)} operators stay float, {sample_count} calibration samples"
+            f" {len(plan.float_layers)} operators stay float, {details['sample_count']} calibration samples"
         ),
         seconds=seconds,
         cpu_seconds=cpu_seconds,
@@ -89,7 +114,7 @@ def _describe(plan: Plan, lowered: Lowered, sample_count: int, seconds: float, c
             "activation_count": len(lowered.activations),
             "absorbed_clamp_count": lowered.absorbed_clamp_count,
             "float_operator_count": len(plan.float_layers),
-            "sample_count": sample_count,
+            **details,
             "estimator": "min-max",
         },
     )
