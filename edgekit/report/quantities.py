@@ -130,12 +130,14 @@ def decibels(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """How many times.
+    """How many times, to the hundredth at least.
 
-    >>> ratio(2.1345), ratio(None)
-    ('2.13×', '–')
+    >>> ratio(2.1345), ratio(0.9456), ratio(None)
+    ('2.13×', '0.95×', '–')
     """
-    return NOTHING if value is None else f"{significant(value)}×"
+    if value is None:
+        return NOTHING
+    return f"{value:.2f}×" if 0.1 <= value < 1 else f"{significant(value)}×"
 
 
 def count(value: int | None) -> str:
