@@ -11,6 +11,7 @@ code meaning
 5    a file is damaged, foreign, or not what its recorded hash says
 70   a bug in edgekit (``EX_SOFTWARE`` of sysexits.h); its traceback is kept
 130  interrupted from the keyboard (128 + SIGINT)
+141  the reader of stdout went away (128 + SIGPIPE), as in ``edgekit report RUN | head``
 143  asked to end (128 + SIGTERM)
 ==== =====================================================================
 """
@@ -46,6 +47,7 @@ class ExitCode(enum.IntEnum):
     INTEGRITY = 5
     BUG = 70
     INTERRUPTED = 130
+    PIPE_CLOSED = 141
     TERMINATED = 143
 
 
@@ -67,6 +69,10 @@ def exit_code_of(reason: BaseException) -> int:
             return int(reason.exit_code)
         case KeyboardInterrupt():
             return ExitCode.INTERRUPTED
+        case BrokenPipeError():
+            return ExitCode.PIPE_CLOSED
+        case SystemExit() if isinstance(reason.__context__, BrokenPipeError):  # how rich ends on a closed pipe
+            return ExitCode.PIPE_CLOSED
         case Terminated():
             return ExitCode.TERMINATED
         case OSError() if reason.errno in _FULL:
@@ -85,6 +91,9 @@ def explain_failure(reason: BaseException, ctx: click.Context, *, as_json: bool)
     import json
 
     code = exit_code_of(reason)
+    if code == ExitCode.PIPE_CLOSED:  # nobody reads: say nothing, and let the last flush go nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return code
     terminal = ctx.meta.get(TERMINAL_KEY)
     message = _message(reason, code, terminal.log if terminal else None)
     if isinstance(reason, click.UsageError) and reason.ctx is not None:

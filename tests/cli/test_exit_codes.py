@@ -167,3 +167,10 @@ def test_every_error_has_a_code_of_the_table(name: str) -> None:
 )
 def test_code_of_what_is_not_ours(reason: BaseException, code: ExitCode) -> None:
     assert exit_code_of(reason) == code
+
+
+def test_a_closed_pipe_is_no_bug() -> None:
+    closed = SystemExit(1)
+    closed.__context__ = BrokenPipeError()
+    assert exit_code_of(closed) == exit_code_of(BrokenPipeError()) == ExitCode.PIPE_CLOSED
+    assert exit_code_of(SystemExit(1)) == ExitCode.BUG
