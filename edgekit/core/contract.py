@@ -1,12 +1,18 @@
 """The quantization contract: what was decided for every tensor, and what each target made of it.
 
-======== ============== ======================================= =====================
-role     dtype          scale, zero point                       grid
-======== ============== ======================================= =====================
-input or activation     int8, affine, one per tensor            ``channel_axis=None``
-weight   int8           symmetric (zero point 0), one a channel ``channel_axis=0`` or 1
-bias     int32          ``scale_input * scale_weight[c]``       ``channel_axis=0``
-======== ============== ======================================= =====================
+=================== ============= ============================================== ===============================
+role                dtype         scale, zero point                              grid
+=================== ============= ============================================== ===============================
+input or activation int8          affine, one per tensor                         ``channel_axis=None``
+input or activation int16         symmetric (zero point 0), one per tensor       ``channel_axis=None``
+weight              int8, int4    symmetric, one a channel                       ``channel_axis=0`` or 1
+weight              int8, int4    symmetric, one a block of ``block_size``       ``channel_axis=0``; scales in order
+                                  weights along axis 1                           ``[channel, block]``, flattened
+weight              float16       none                                           empty
+bias                int32         ``scale_input * scale_weight[c]``              ``channel_axis=0``
+=================== ============= ============================================== ===============================
+
+int4 weights use -7 to 7 beside integer activations and -8 to 7 in weight-only layers; the program holds them in int8 tensors.
 
 Semantics are those of the TFLite 8-bit quantization specification:
 ``real = scale * (integer - zero_point)``.
@@ -22,7 +28,7 @@ from edgekit.core.model import Record
 
 __all__ = ["ContractReport", "EntryOutcome", "FloatLayer", "QuantizationContract", "TensorQuantization"]
 
-IntegerType = Literal["int4", "int8", "uint8", "int16", "int32"]
+StoredType = Literal["int4", "int8", "uint8", "int16", "int32", "float16"]
 
 
 class TensorQuantization(Record):
@@ -35,10 +41,11 @@ class TensorQuantization(Record):
         op: Operator family that produces or holds it, e.g. ``"conv2d"``.
         layer: Module path of that operator; empty at the model's edge.
         shape: Static shape of the tensor as the program has it (``[N, C, ...]``).
-        dtype: Integer type.
+        dtype: Stored type.
         scale: One per tensor, or one per channel along ``channel_axis``. Exact float32 values.
         zero_point: As many as there are scales.
         channel_axis: Axis the scales run along; None for one scale per tensor.
+        block_size: Weights along axis 1 that share one scale; None: one scale per channel or tensor.
         minimum: Smallest integer used.
         maximum: Largest integer used.
         group: Entries with the same group share one scale (concat, pooling, reshape).
@@ -52,10 +59,11 @@ class TensorQuantization(Record):
     op: str
     layer: str = ""
     shape: tuple[int, ...]
-    dtype: IntegerType
+    dtype: StoredType
     scale: tuple[float, ...]
     zero_point: tuple[int, ...]
     channel_axis: int | None = None
+    block_size: int | None = None
     minimum: int
     maximum: int
     group: str | None = None

@@ -2,8 +2,9 @@
 
 Grammar of the written form::
 
-    recipe := "none" | word ("+" word)*
-    word   := "int8"                      static post-training quantization
+    recipe    := "none" | word ("+" word)*
+    word      := precision ["-exact"] ["-qat"]
+    precision := "int8" | "w4a8" | "w8a16" | "dynamic-int8" | "fp16" | ("w8" | "w4") ["-g" block size]
 
 Each step type reads its own words (:meth:`Step.from_word`), so a plug-in's step joins the grammar.
 The TOML form names the same fields one by one; both forms round-trip.
@@ -21,7 +22,19 @@ import tomli_w
 from edgekit.core.errors import EdgekitError, RecipeError, nearest
 from edgekit.core.model import Record
 
-__all__ = ["BUILT_IN_STEPS", "Quantize", "Recipe", "Step"]
+__all__ = [
+    "BUILT_IN_STEPS",
+    "ActivationType",
+    "Estimator",
+    "LayerPrecision",
+    "Precision",
+    "Quantize",
+    "Recipe",
+    "Rounding",
+    "Step",
+    "Training",
+    "WeightType",
+]
 
 
 class Step(Record):
@@ -43,39 +56,203 @@ class Step(Record):
         return self.kind
 
 
-class Quantize(Step):
-    """Static post-training quantization: integers for weights, activations and biases.
+WeightType = Literal["int8", "int4", "float16", "float32"]
+ActivationType = Literal["int8", "int16", "dynamic-int8", "float32"]
+Estimator = Literal["min-max", "moving-average", "percentile", "mse", "entropy"]
+Rounding = Literal["nearest", "compensated", "adaround"]
+
+
+class Precision(Record):
+    """What one layer's weights and activations become.
+
+    ============= ============== =========== =================================================================
+    weights       activations    written as  meaning
+    ============= ============== =========== =================================================================
+    int8          int8           int8        integer kernels, scales known beforehand
+    int4          int8           w4a8        the same with 4-bit weights
+    int8          int16          w8a16       the same with symmetric 16-bit activations
+    int8          dynamic-int8   dynamic-int8  integer kernels, the input's scale taken from each input
+    int8          float32        w8          weight-only: float kernels over decoded weights
+    int4          float32        w4, w4-g32  weight-only; g32: one scale for 32 weights along the input axis
+    float16       float32        fp16        weights stored as float16
+    float32       float32        float32     untouched
+    ============= ============== =========== =================================================================
 
     Args:
-        weights: Weight type; symmetric, one scale per output channel.
-        activations: Activation type; affine, one scale per tensor.
+        weights: Stored type of the weights.
+        activations: Type of the layer's input and output.
+        block_size: Weights along the input axis that share one scale; None: one scale per output channel.
+    """
+
+    error: ClassVar[type[EdgekitError]] = RecipeError
+
+    weights: WeightType = "int8"
+    activations: ActivationType = "int8"
+    block_size: int | None = pydantic.Field(default=None, ge=2)
+
+    @pydantic.model_validator(mode="after")
+    def _check_combination(self) -> Self:
+        integer_weights = self.weights in {"int8", "int4"}
+        if not integer_weights and self.activations != "float32":
+            msg = f"{self.activations} activations need integer weights, found {self.weights}"
+            raise ValueError(msg)
+        if self.weights == "int4" and self.activations in {"int16", "dynamic-int8"}:
+            msg = f"no target has a kernel for int4 weights with {self.activations} activations"
+            raise ValueError(msg)
+        if self.block_size is not None and (not integer_weights or self.activations != "float32"):
+            msg = f"block_size is for weight-only recipes (activations float32), found {self.weights} and {self.activations}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def word(self) -> str:
+        """The written form of this precision."""
+        stem = next((word for word, known in _PRECISIONS.items() if known == self.replace(block_size=None)), "quantize")
+        return stem if self.block_size is None else f"{stem}-g{self.block_size}"
+
+    @classmethod
+    def from_word(cls, word: str) -> Precision | None:
+        """Read a written form.
+
+        >>> Precision.from_word("w4-g32").block_size
+        32
+        """
+        stem, dash, size = word.partition("-g")
+        if dash and size.isdecimal() and stem in {"w4", "w8"}:
+            return _PRECISIONS[stem].replace(block_size=int(size))
+        return _PRECISIONS.get(word)
+
+
+_PRECISIONS: dict[str, Precision] = {
+    "int8": Precision(),
+    "w4a8": Precision(weights="int4"),
+    "w8a16": Precision(activations="int16"),
+    "dynamic-int8": Precision(activations="dynamic-int8"),
+    "w8": Precision(activations="float32"),
+    "w4": Precision(weights="int4", activations="float32"),
+    "fp16": Precision(weights="float16", activations="float32"),
+    "float32": Precision(weights="float32", activations="float32"),
+}
+
+
+class LayerPrecision(Record):
+    """Another precision for some layers (mixed precision).
+
+    Args:
+        layers: Module path or shell pattern (``"head.*"``).
+        precision: Its written form: ``"w4a8"``, ``"w8a16"``, ``"w8"``, ``"fp16"``, ``"float32"`` ...
+    """
+
+    error: ClassVar[type[EdgekitError]] = RecipeError
+
+    layers: str
+    precision: str
+
+    @pydantic.field_validator("precision")
+    @classmethod
+    def _check_word(cls, word: str) -> str:
+        if Precision.from_word(word) is None:
+            msg = f"unknown precision {word!r}; known: {', '.join(_PRECISIONS)}.{nearest(word, _PRECISIONS)}"
+            raise ValueError(msg)
+        return word
+
+
+class Training(Record):
+    """Quantization-aware training, after post-training quantization has set every scale.
+
+    Args:
+        epochs: Passes over the training data.
+        learning_rate: Peak rate of AdamW; it falls to zero along a cosine.
+        learned_scales: Train the scales too (LSQ, arXiv:1902.08153); else they stay where calibration put them.
+        seed: Seed of the trainer's own random numbers.
+    """
+
+    error: ClassVar[type[EdgekitError]] = RecipeError
+
+    epochs: int = pydantic.Field(default=3, ge=1)
+    learning_rate: float = pydantic.Field(default=1e-4, gt=0)
+    learned_scales: bool = True
+    seed: int = 0
+
+
+class Quantize(Step):
+    """Quantization: integers for weights, activations and biases, after training or with it.
+
+    Args:
+        weights: Weight type; symmetric, one scale per output channel or per block.
+        activations: Activation type; ``float32`` means weight-only.
+        block_size: Weights along the input axis that share one scale (weight-only); None: per channel.
+        layers: Layers with another precision, the last match wins.
         keep_float: Module paths or shell patterns (``"head.*"``) that stay in float.
         sample_count: At most this many calibration samples are used.
+        estimator: How activation ranges are taken from the calibration data.
         equalization: Scale hidden channels to use the whole grid (cross-layer equalization, arXiv:1906.04721).
         bias_correction: Move biases so that rounding does not shift any layer's mean (arXiv:1906.04721, section 4.2).
+        smoothing: SmoothQuant's alpha (arXiv:2211.10438): move outliers from activations into weights; None: off.
+        rounding: How weights are rounded: to the nearest step, compensating each weight's error in the ones after it
+            (GPTQ, arXiv:2210.17323, on the quantized inputs), or learned (AdaRound, arXiv:2004.10568).
+        exact: Choose scales for which every runtime computes the same bits.
+        training: Quantization-aware training; None: post-training only.
 
     >>> Quantize().word()
     'int8'
+    >>> Quantize(exact=True, training=Training()).word()
+    'int8-exact-qat'
+    >>> Quantize.from_word("w4-g32").block_size
+    32
     """
 
-    words: ClassVar[tuple[str, ...]] = ("int8",)
+    words: ClassVar[tuple[str, ...]] = (
+        "int8", "int8-exact", "int8-qat", "int8-exact-qat", "w4a8", "w4a8-qat",
+        "w8a16", "dynamic-int8", "w8", "w4", "w4-g32", "fp16",
+    )  # fmt: skip
 
     kind: Literal["quantize"] = "quantize"  # pyright: ignore[reportIncompatibleVariableOverride]  # fields are frozen
-    weights: Literal["int8"] = "int8"
-    activations: Literal["int8"] = "int8"
+    weights: WeightType = "int8"
+    activations: ActivationType = "int8"
+    block_size: int | None = None
+    layers: tuple[LayerPrecision, ...] = ()
     keep_float: tuple[str, ...] = ()
     sample_count: int = pydantic.Field(default=512, ge=1)
+    estimator: Estimator = "min-max"
     equalization: bool = False
     bias_correction: bool = False
+    smoothing: float | None = pydantic.Field(default=None, ge=0.0, le=1.0)
+    rounding: Rounding = "nearest"
+    exact: bool = False
+    training: Training | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check_combination(self) -> Self:
+        precision = self.precision  # checks weights, activations and block_size
+        if self.exact and precision.activations != "int8":
+            msg = f"exact needs int8 activations, found {precision.activations}"
+            raise ValueError(msg)
+        if self.training is not None and precision.activations not in {"int8", "int16"}:
+            msg = f"training needs int8 or int16 activations, found {precision.activations}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def precision(self) -> Precision:
+        """What a layer becomes that :attr:`layers` does not name."""
+        return Precision(weights=self.weights, activations=self.activations, block_size=self.block_size)
 
     @classmethod
     def from_word(cls, word: str) -> Self | None:
-        """``int8`` is the whole grammar so far."""
-        return cls() if word == "int8" else None
+        """A precision's word, with ``-exact`` and ``-qat`` after it."""
+        stem = word.removesuffix("-qat")
+        training = Training() if stem != word else None
+        base = stem.removesuffix("-exact")
+        precision = Precision.from_word(base)
+        if precision is None or base == "float32":
+            return None
+        data = {**precision.model_dump(), "exact": base != stem, "training": training}
+        return cls.parse(data, source=f"Recipe word '{word}'")
 
     def word(self) -> str:
-        """``int8``."""
-        return "int8"
+        """The written form of the precision, ``-exact`` and ``-qat``; it leaves out the other fields."""
+        return f"{self.precision.word}{'-exact' if self.exact else ''}{'-qat' if self.training else ''}"
 
 
 BUILT_IN_STEPS: tuple[type[Step], ...] = (Quantize,)
@@ -133,8 +310,8 @@ class Recipe(Record):
         return cls.parse_text(str(source), step_types=step_types)
 
     def to_toml(self) -> str:
-        """The TOML form, every default written out."""
-        data = self.model_dump(mode="json")
+        """The TOML form, every default written out (a field that is None has no TOML form and is left out)."""
+        data = self.model_dump(mode="json", exclude_none=True)
         return tomli_w.dumps(data)
 
 
