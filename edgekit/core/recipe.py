@@ -265,9 +265,9 @@ class Recipe(Record):
     True
     >>> Recipe.parse_text("none").steps
     ()
-    >>> Recipe.parse_text("int9")
+    >>> Recipe.parse_text("int9")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    edgekit.core.errors.RecipeError: Recipe 'int9': unknown word 'int9'; known words are none, int8. Did you mean 'int8'?
+    edgekit.core.errors.RecipeError: Recipe 'int9': unknown word 'int9'; known words are none, int8, ... Did you mean 'int8'?
     """
 
     error: ClassVar[type[EdgekitError]] = RecipeError
