@@ -1,0 +1,35 @@
+"""Which piece of clothing is it? A residual net of full convolutions on Fashion-MNIST.
+
+::
+
+    edgekit compress examples/residual/task.py --recipe int8 -o runs/residual
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import data
+import numpy as np
+import train
+import trained
+from model import ResidualNet
+from torch import nn
+
+import edgekit
+
+
+def trained_model() -> nn.Module:
+    """The trained net; trains it first where that was not done yet (about a minute on one core)."""
+    return trained.load_or_train(ResidualNet, train.train, folder=Path(__file__).resolve().parent, threads=train.THREADS)
+
+
+task = edgekit.Task(
+    name="residual",
+    model=trained_model,
+    example_inputs=np.zeros((1, 1, 28, 28), np.float32),
+    calibration=data.calibration,
+    evaluation=data.evaluation,
+    labels=data.LABELS,
+    preprocessing={"range": (0, 1), "mean": data.MEAN, "std": data.STD},
+)
