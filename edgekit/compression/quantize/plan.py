@@ -9,19 +9,19 @@ Everything here is decided from the graph and the capability table; no number is
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import operator
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.fx import GraphModule, Node
 
 from edgekit.compression.quantize.canonical import constant
 from edgekit.compression.quantize.capability import Family, family_of
+from edgekit.compression.quantize.precision import INT8, Precisions, choose_types, retyped_edges
 from edgekit.core.contract import FloatLayer
-from edgekit.core.errors import RecipeError, nearest
+from edgekit.core.recipe import LayerPrecision, Precision
 
 __all__ = ["Kernel", "Plan", "Value", "make_plan"]
 
@@ -44,6 +44,7 @@ class Value:
         made_by_kernel: An integer kernel makes it, so that every reader gets the integers.
         fixed_range: Range known beforehand (softmax ...).
         group: Values with the same group number share one scale.
+        dtype: Integer type.
     """
 
     node: Node
@@ -54,6 +55,7 @@ class Value:
     made_by_kernel: bool
     fixed_range: tuple[float, float] | None
     group: int
+    dtype: Literal["int8", "int16"] = "int8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Kernel:
     family: Family
     layer: str
     end: Node
+    precision: Precision = INT8
 
     @property
     def activation_arguments(self) -> tuple[Node, ...]:
@@ -80,45 +83,69 @@ class Plan:
     values: dict[Node, Value]
     kernels: tuple[Kernel, ...]
     regridded: frozenset[tuple[Node, Node]]
-    """(value node, reader): the reader shares a grid that a fixed range forbids, so it gets a requantized copy."""
+    """(value node, reader): the reader needs another grid (because a fixed range forbids sharing, or of another type): a copy."""
     float_layers: tuple[FloatLayer, ...]
+    weight_only: tuple[Kernel, ...] = ()
+    """Layers with compressed weights whose kernels get float activations, or activations that each input sets the scale of."""
 
 
-def make_plan(module: GraphModule, *, input_names: Sequence[str] = (), keep_float: Sequence[str] = ()) -> Plan:
+def make_plan(
+    module: GraphModule,
+    *,
+    input_names: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
+    precision: Precision | None = None,
+    layers: Sequence[LayerPrecision] = (),
+) -> Plan:
     """Decide what becomes integers.
 
     Args:
         module: Canonical float graph with ``meta["val"]`` on its nodes.
         input_names: What the task calls the inputs, in order; the graph's own names where empty.
         keep_float: Module paths or shell patterns that stay float.
+        precision: What a layer becomes that ``layers`` does not name; int8 if None.
+        layers: Layers with another precision; the last match wins.
 
     Raises:
-        RecipeError: A ``keep_float`` pattern matches no layer.
+        RecipeError: A pattern matches no layer.
     """
-    layers = {node: layer_of(node) for node in module.graph.nodes}
-    _check_patterns(keep_float, [layer for layer in layers.values() if layer])
+    precisions = Precisions(default=precision or INT8, layers=layers, keep_float=keep_float)
+    paths = {node: layer_of(node) for node in module.graph.nodes}
+    precisions.check(paths.values())
     kernels: list[Kernel] = []
+    weight_only: list[Kernel] = []
     float_layers: list[FloatLayer] = []
     fused: set[Node] = set()
     for node in module.graph.nodes:
         if node.op != "call_function" or node in fused:
             continue
-        family, reason = _decide(module, node, layers[node], keep_float)
+        chosen = precisions.of(paths[node])
+        family, reason = _decide(module, node, chosen)
         if family is None:
             if reason:
-                float_layers.append(FloatLayer(layer=layers[node] or "(model)", op=_operator(node), reason=reason))
+                float_layers.append(FloatLayer(layer=paths[node] or "(model)", op=_operator(node), reason=reason))
+            continue
+        if chosen.activations in {"float32", "dynamic-int8"}:
+            weight_only.append(Kernel(node=node, family=family, layer=paths[node], end=node, precision=chosen))
             continue
         end = _fused_end(node, family)
         fused.add(end)
-        kernels.append(Kernel(node=node, family=family, layer=layers[node], end=end))
+        kernels.append(Kernel(node=node, family=family, layer=paths[node], end=end, precision=chosen))
     kernels = _drop_idle_moves(kernels)
     values = _name_values(module, kernels)
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     for node, name in zip(placeholders, input_names, strict=False):
         if node in values:
             values[node].name = name
-    regridded = _share_grids(kernels, values)
-    return Plan(values=values, kernels=tuple(kernels), regridded=frozenset(regridded), float_layers=tuple(float_layers))
+    choose_types(kernels, values)
+    regridded = [*_share_grids(kernels, values), *retyped_edges(kernels, values)]
+    return Plan(
+        values=values,
+        kernels=tuple(kernels),
+        regridded=frozenset(regridded),
+        float_layers=tuple(float_layers),
+        weight_only=tuple(weight_only),
+    )
 
 
 def layer_of(node: Node) -> str:
@@ -142,29 +169,27 @@ def _is_wrapped(stack: dict[str, Any]) -> bool:
     return "_Plain" in str(next(iter(stack.values()))[1])
 
 
-def _check_patterns(patterns: Sequence[str], layers: Sequence[str]) -> None:
-    for pattern in patterns:
-        if not any(_matches(layer, pattern) for layer in layers):
-            raise RecipeError(
-                f"keep_float: no layer matches '{pattern}'.{nearest(pattern, set(layers))}"
-                f" Layers are, e.g., {', '.join(dict.fromkeys(layers[:5]))}."
-            )
-
-
-def _matches(layer: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(layer, pattern) or layer.startswith(f"{pattern}.")
-
-
-def _decide(module: GraphModule, node: Node, layer: str, keep_float: Sequence[str]) -> tuple[Family | None, str]:
+def _decide(module: GraphModule, node: Node, precision: Precision) -> tuple[Family | None, str]:
     """The row that quantizes this node, or None and why not (no reason for index arithmetic and the like)."""
     if not _computes_float(node):
         return None, ""
     family = family_of(node.target)
+    if precision.weights == "float32":
+        return None, "kept float by the recipe" if family is not None else "no integer kernel in the capability table"
+    if precision.activations in {"float32", "dynamic-int8"}:
+        return _holds_weights(module, node, family)
     if family is None:
         return None, "no integer kernel in the capability table"
-    if any(_matches(layer, pattern) for pattern in keep_float):
-        return None, "kept float by the recipe"
     return _fits(module, node, family)
+
+
+def _holds_weights(module: GraphModule, node: Node, family: Family | None) -> tuple[Family | None, str]:
+    """The row of a layer whose weights can be stored smaller; what has no weights is float as the recipe wants it."""
+    if family is None or family.role != "weighted":
+        return None, ""
+    if constant(module, node.args[family.weight]) is None:  # type: ignore[index]
+        return None, "its weight is computed, not constant"
+    return family, ""
 
 
 def _fits(module: GraphModule, node: Node, family: Family) -> tuple[Family | None, str]:
@@ -302,7 +327,7 @@ def _share_grids(kernels: Sequence[Kernel], values: dict[Node, Value]) -> list[t
         inputs = [(argument, values[argument]) for argument in kernel.activation_arguments]
         same = len({value.fixed_range for _, value in inputs}) == 1
         for argument, value in inputs:
-            if same or value.fixed_range is None:
+            if value.dtype == values[kernel.end].dtype and (same or value.fixed_range is None):
                 _merge(values, value, values[kernel.end])
             else:  # e.g. a sigmoid's output beside others in a concat
                 edges.append((argument, kernel.node))
