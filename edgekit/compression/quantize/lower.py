@@ -31,7 +31,7 @@ from edgekit.core.tensors import quantize
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["Lowered", "lower", "move_bias"]
+__all__ = ["Lowered", "decide_grids", "kernel_readers", "lower", "move_bias"]
 
 register_operators()
 
@@ -59,14 +59,14 @@ class Lowered:
 
 def lower(module: GraphModule, plan: Plan, ranges: Mapping[Node, Range]) -> Lowered:
     """Write the plan into ``module`` (which is consumed) with the grids that the ranges ask for."""
-    grids = _decide_grids(plan, ranges)
+    grids = decide_grids(plan, ranges)
     entries: dict[Node, TensorQuantization] = {}
     parameters: list[TensorQuantization] = []
     for kernel in plan.kernels:
         if kernel.family.role == "weighted":
             parameters += _lower_parameters(module, kernel, grids[plan.values[kernel.activation_arguments[0]].group])
     absorbed = sum(_absorb_clamp(module, plan, kernel, grids) for kernel in plan.kernels)
-    readers = _kernel_readers(plan)
+    readers = kernel_readers(plan)
     for value in plan.values.values():
         _quantize_value(module, value, grids, readers, plan, entries)
     module.graph.eliminate_dead_code()
@@ -85,7 +85,7 @@ def _unique(parameters: Sequence[TensorQuantization]) -> list[TensorQuantization
     return named
 
 
-def _decide_grids(plan: Plan, ranges: Mapping[Node, Range]) -> dict[int, Grid]:
+def decide_grids(plan: Plan, ranges: Mapping[Node, Range]) -> dict[int, Grid]:
     """One grid a group: the fixed range if it has one, else the union of its members' ranges."""
     unions: dict[int, Range] = {}
     fixed: dict[int, tuple[float, float]] = {}
@@ -126,7 +126,7 @@ def _clamp_bounds(node: Node) -> tuple[float, float]:
     return (-largest if low is None else float(low)), (largest if high is None else float(high))  # type: ignore[arg-type]
 
 
-def _kernel_readers(plan: Plan) -> dict[Node, list[Node]]:
+def kernel_readers(plan: Plan) -> dict[Node, list[Node]]:
     """Value node -> kernels that read it as an activation."""
     readers: dict[Node, list[Node]] = {}
     for kernel in plan.kernels:
