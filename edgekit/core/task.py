@@ -53,6 +53,10 @@ class Task:
         evaluation: ``(inputs, targets)`` batches (any batch size) that were used neither for training nor for
             calibration. ``targets`` may be None for metrics that compare with the float model.
         metric: How outputs are scored, one score a sample.
+        training: ``(inputs, targets)`` batches for recipes that train; a function is called anew for each epoch. Its order may
+            come from the global generators of Python, NumPy and torch, which are seeded before each epoch.
+        loss: ``(outputs, targets) -> scalar tensor`` to make small, ``outputs`` as the model returns them, ``targets`` as a
+            tensor; None: cross-entropy between logits ``[N, C]`` and class numbers ``[N]``.
         labels: Class names in output order.
         preprocessing: Description of what happens to raw data before the model, passed through to the artifact.
         seed: Seeds Python, numpy and torch before the model is built.
@@ -65,6 +69,8 @@ class Task:
     calibration: Batches | None = None
     evaluation: Batches | None = None
     metric: Metric = top1
+    training: Batches | None = None
+    loss: Callable[[Any, Any], torch.Tensor] | None = None
     labels: Sequence[str] = ()
     preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
@@ -159,6 +165,14 @@ class Task:
         """
         return self._checked(self.evaluation, "evaluation", labelled=True)
 
+    def training_batches(self) -> Iterator[tuple[dict[str, Array], Any]]:
+        """Training inputs and targets of one epoch, each batch checked; targets that are no arrays are passed on as they are.
+
+        Raises:
+            DataError: No data, a wrong shape or dtype, NaN or infinity.
+        """
+        return self._checked(self.training, "training", labelled=True)
+
     def _loaded(self, data: Batches, what: str) -> Iterator[Any]:
         """Batches as the user's code yields them; its failures name the user's own line."""
         try:
@@ -181,7 +195,8 @@ class Task:
                     raise DataError(f"Task '{self.name}': {what} batch {index} is not a pair (inputs, targets).")
                 inputs = self.named_inputs(batch[0])
                 _check_batch(inputs, expected, f"Task '{self.name}': {what} batch {index}")
-                yield inputs, None if batch[1] is None else np.asarray(batch[1])
+                structured = what == "training" and isinstance(batch[1], Mapping | tuple | list)
+                yield inputs, batch[1] if batch[1] is None or structured else np.asarray(batch[1])
             else:
                 inputs = self.named_inputs(batch)
                 _check_batch(inputs, expected, f"Task '{self.name}': {what} batch {index}")
