@@ -109,13 +109,21 @@ def first_samples(task: Task, example: Mapping[str, Array], *, count: int) -> di
 
 
 def split_batches(batches: Any, example: Mapping[str, Array]) -> Any:
-    """Cut batches of any size into batches of the program's own size; a short last one is filled by repetition."""
+    """Cut batches of any size into batches of the program's own size; a short last one is filled by repetition.
+
+    Samples are taken in order and across batches, so the result does not depend on how they were batched.
+    """
     size = next(iter(example.values())).shape[0]
+    rest: dict[str, Array] = {}
     for batch in batches:
-        total = next(iter(batch.values())).shape[0]
-        for start in range(0, total, size):
-            rows = np.minimum(np.arange(start, start + size), total - 1)
-            yield {name: np.ascontiguousarray(array[rows]) for name, array in batch.items()}
+        joined = {name: np.concatenate([rest[name], array]) for name, array in batch.items()} if rest else batch
+        total = next(iter(joined.values())).shape[0]
+        for start in range(0, total - size + 1, size):
+            yield {name: np.ascontiguousarray(array[start : start + size]) for name, array in joined.items()}
+        rest = {name: array[total - total % size :] for name, array in joined.items()} if total % size else {}
+    if rest:
+        rows = np.minimum(np.arange(size), next(iter(rest.values())).shape[0] - 1)
+        yield {name: np.ascontiguousarray(array[rows]) for name, array in rest.items()}
 
 
 def _positional(model: torch.nn.Module, task: Task, *, wrap: bool) -> torch.nn.Module:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from edgekit.compression.quantize.calibrate import calibrate, channel_means, program_inputs
+from edgekit.compression.quantize.calibrate import Statistics, calibrate, channel_means, program_inputs
 from edgekit.compression.quantize.canonical import canonicalize
 from edgekit.compression.quantize.correct import channel_axes, correct_biases, correction_sample_count
 from edgekit.compression.quantize.equalize import equalize, find_pairs
 from edgekit.compression.quantize.lower import Lowered, lower
 from edgekit.compression.quantize.plan import Plan, make_plan
+from edgekit.compression.quantize.smooth import find_chains, smooth
 from edgekit.core.compressed import Compressed, StepRecord
 from edgekit.core.contract import QuantizationContract, TensorQuantization
 from edgekit.core.errors import ContractError, UsageError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from edgekit.core.plugins import Progress
     from edgekit.core.recipe import Quantize
     from edgekit.core.task import Task
+    from edgekit.core.tensors import Array
 
 __all__ = ["quantize_static"]
 
@@ -51,7 +54,7 @@ def quantize_static(state: Compressed, *, step: Quantize, task: Task, progress: 
     contract = QuantizationContract(entries=_with_nodes(lowered, program), float_layers=plan.float_layers)
     outputs = answer_samples(program, state.golden.inputs, [spec.name for spec in state.record.outputs])
     golden = dataclasses.replace(state.golden, outputs=outputs)
-    record = _describe(plan, lowered, details, time.perf_counter() - clock, time.process_time() - cpu)
+    record = _describe(plan, lowered, details, step.estimator, time.perf_counter() - clock, time.process_time() - cpu)
     return dataclasses.replace(state, program=program, contract=contract, golden=golden), record
 
 
@@ -60,14 +63,9 @@ def _quantize_graph(
 ) -> tuple[Lowered, dict[str, int]]:
     """Calibrate, equalize, lower, correct: the canonical graph (consumed) becomes a Q/DQ graph; and what was done, in numbers."""
     example = task.named_inputs(task.example_inputs)
-    pairs = find_pairs(module, plan) if step.equalization else []
-    hidden = {pair.hidden for pair in pairs}
-    statistics = calibrate(
-        module, plan, watched_channels=hidden, task=task, example=example, sample_count=step.sample_count, progress=progress
-    )
-    statistics = equalize(module, pairs, statistics)
+    statistics, rescaled = _calibrate(module, plan, step=step, task=task, example=example, progress=progress)
     axes = channel_axes(plan) if step.bias_correction else {}
-    details = {"sample_count": statistics.sample_count, "equalized_pair_count": len(pairs), "corrected_bias_count": len(axes)}
+    details = {"sample_count": statistics.sample_count, **rescaled, "corrected_bias_count": len(axes)}
     if not axes:
         return lower(module, plan, statistics.ranges), details
     count = correction_sample_count(module, wanted=step.sample_count)
@@ -76,6 +74,25 @@ def _quantize_graph(
     means = {node.name: mean for node, mean in channel_means(module, axes, samples).items()}
     lowered = lower(module, plan, statistics.ranges)
     return correct_biases(lowered, {node.name: axis for node, axis in axes.items()}, means, samples), details
+
+
+def _calibrate(
+    module: GraphModule, plan: Plan, *, step: Quantize, task: Task, example: Mapping[str, Array], progress: Progress
+) -> tuple[Statistics, dict[str, int]]:
+    """Equalize and smooth by channel statistics; then the ranges, as the recipe wants them estimated."""
+    pairs = find_pairs(module, plan) if step.equalization else []
+    chains = find_chains(module, plan) if step.smoothing is not None else []
+    hidden = {pair.hidden for pair in pairs} | {chain.hidden for chain in chains}
+    run = functools.partial(
+        calibrate, module, plan, task=task, example=example, sample_count=step.sample_count, progress=progress
+    )
+    statistics = run(watched_channels=hidden, estimator="min-max" if hidden else step.estimator)
+    statistics = equalize(module, pairs, statistics)
+    if step.smoothing is not None:
+        statistics = smooth(module, chains, statistics, alpha=step.smoothing)
+    if hidden and step.estimator != "min-max":  # only extremes can be rescaled; a histogram has to be taken again
+        statistics = run(estimator=step.estimator)
+    return statistics, {"equalized_pair_count": len(pairs), "smoothed_chain_count": len(chains)}
 
 
 def _export_again(lowered: Lowered, arguments: Sequence[torch.Tensor]) -> ExportedProgram:
@@ -98,7 +115,9 @@ def _with_nodes(lowered: Lowered, program: ExportedProgram) -> tuple[TensorQuant
     return (*activations, *(entry.replace(node=placeholders[entry.node]) for entry in lowered.parameters))
 
 
-def _describe(plan: Plan, lowered: Lowered, details: dict[str, int], seconds: float, cpu_seconds: float) -> StepRecord:
+def _describe(
+    plan: Plan, lowered: Lowered, details: dict[str, int], estimator: str, seconds: float, cpu_seconds: float
+) -> StepRecord:
     weighted = sum(kernel.family.role == "weighted" for kernel in plan.kernels)
     return StepRecord(
         kind="quantize",
@@ -115,6 +134,6 @@ def _describe(plan: Plan, lowered: Lowered, details: dict[str, int], seconds: fl
             "absorbed_clamp_count": lowered.absorbed_clamp_count,
             "float_operator_count": len(plan.float_layers),
             **details,
-            "estimator": "min-max",
+            "estimator": estimator,
         },
     )
