@@ -51,6 +51,7 @@ class TensorQuantization(Record):
         group: Entries with the same group share one scale (concat, pooling, reshape).
         node: Name of the quantize node (activations) or constant (parameters) in the program's graph.
         source: File and line of the user's code that makes the tensor, where torch recorded it.
+        precision: Written form of the layer's precision (``"int8"``, ``"w4-g32"``), for weights.
         sha256: Digest of the stored integers (little-endian, C order) for weights and biases.
     """
 
@@ -69,6 +70,7 @@ class TensorQuantization(Record):
     group: str | None = None
     node: str
     source: str = ""
+    precision: str = ""
     sha256: str = ""
 
 

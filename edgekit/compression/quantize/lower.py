@@ -12,9 +12,8 @@ A clamp whose two bounds are the two ends of the integer grid is left out: satur
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,8 +21,10 @@ from torch.fx import GraphModule, Node
 
 from edgekit.compression.quantize.calibrate import Range
 from edgekit.compression.quantize.canonical import constant, copy_used, put_constant
-from edgekit.compression.quantize.grid import Grid, activation_grid, bias_integers, weight_grid, weight_integers
+from edgekit.compression.quantize.dynamic import quantize_inputs
+from edgekit.compression.quantize.grid import Grid, activation_grid, bias_integers, weight_grid, weight_integers, wide_grid
 from edgekit.compression.quantize.plan import Kernel, Plan, Value, source_of
+from edgekit.compression.quantize.weights import digest, integer_range, parameter_entry, restore_channels, store_weight
 from edgekit.core.contract import TensorQuantization
 from edgekit.core.program import register_operators
 from edgekit.core.tensors import quantize
@@ -37,7 +38,7 @@ register_operators()
 
 _Q = torch.ops.quantized_decomposed.quantize_per_tensor.default
 _DQ = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-_DQ_CHANNEL = torch.ops.quantized_decomposed.dequantize_per_channel.default
+_TORCH_TYPES = {"int8": torch.int8, "int16": torch.int16}
 
 
 @dataclasses.dataclass
@@ -49,30 +50,36 @@ class Lowered:
         activations: Entries in the order of the graph's quantize nodes.
         parameters: Entries of weights and biases; ``node`` holds the buffer's name.
         absorbed_clamp_count: Clamps that saturation made unnecessary.
+        dynamic_count: Layers that quantize their input at run time.
     """
 
     module: GraphModule
     activations: list[TensorQuantization]
     parameters: list[TensorQuantization]
     absorbed_clamp_count: int
+    dynamic_count: int = 0
 
 
 def lower(module: GraphModule, plan: Plan, ranges: Mapping[Node, Range]) -> Lowered:
     """Write the plan into ``module`` (which is consumed) with the grids that the ranges ask for."""
     grids = decide_grids(plan, ranges)
+    copies = _Copies(plan, grids, ranges)
     entries: dict[Node, TensorQuantization] = {}
     parameters: list[TensorQuantization] = []
     for kernel in plan.kernels:
         if kernel.family.role == "weighted":
-            parameters += _lower_parameters(module, kernel, grids[plan.values[kernel.activation_arguments[0]].group])
+            parameters += _lower_parameters(module, kernel, copies.read(kernel.activation_arguments[0], kernel))
+    for kernel in plan.weight_only:
+        parameters += store_weight(module, kernel)
     absorbed = sum(_absorb_clamp(module, plan, kernel, grids) for kernel in plan.kernels)
     readers = kernel_readers(plan)
     for value in plan.values.values():
-        _quantize_value(module, value, grids, readers, plan, entries)
+        _quantize_value(module, value, copies, readers, entries)
+    dynamic = quantize_inputs(module, plan.weight_only)
     module.graph.eliminate_dead_code()
     module.graph.lint()
     order = [node for node in module.graph.nodes if node.target is _Q]
-    return Lowered(copy_used(module), [entries[node] for node in order], _unique(parameters), absorbed)
+    return Lowered(copy_used(module), [entries[node] for node in order], _unique(parameters), absorbed, dynamic)
 
 
 def _unique(parameters: Sequence[TensorQuantization]) -> list[TensorQuantization]:
@@ -85,17 +92,48 @@ def _unique(parameters: Sequence[TensorQuantization]) -> list[TensorQuantization
     return named
 
 
-def decide_grids(plan: Plan, ranges: Mapping[Node, Range]) -> dict[int, Grid]:
-    """One grid a group: the fixed range if it has one, else the union of its members' ranges."""
+def decide_grids(plan: Plan, ranges: Mapping[Node, Range], *, dtype: str | None = None) -> dict[int, Grid]:
+    """One grid a group: the fixed range if it has one, else the union of its members' ranges.
+
+    Args:
+        plan: Says the groups and their types.
+        ranges: Calibrated ranges.
+        dtype: Another type for all.
+    """
     unions: dict[int, Range] = {}
     fixed: dict[int, tuple[float, float]] = {}
+    types: dict[int, str] = {}
     for node, value in plan.values.items():
+        types[value.group] = dtype or value.dtype
         if value.fixed_range is not None:
             fixed[value.group] = value.fixed_range
         elif node in ranges:
             unions.setdefault(value.group, Range()).include(ranges[node].low, ranges[node].high)
-    grids = {group: activation_grid(found.low, found.high) for group, found in unions.items()}
-    return grids | {group: activation_grid(*bounds) for group, bounds in fixed.items()}
+    grids = {
+        group: wide_grid(found.low, found.high) if types[group] == "int16" else activation_grid(found.low, found.high)
+        for group, found in unions.items()
+    }
+    return grids | {
+        group: wide_grid(*bounds, is_fixed=True) if types[group] == "int16" else activation_grid(*bounds)
+        for group, bounds in fixed.items()
+    }
+
+
+class _Copies:
+    """Which grid each reader sees: its argument's own, or that of a requantized copy (see :attr:`Plan.regridded`)."""
+
+    def __init__(self, plan: Plan, grids: Mapping[int, Grid], ranges: Mapping[Node, Range]) -> None:
+        self.plan = plan
+        self.grids = grids
+        types = {plan.values[kernel.end].dtype for kernel in plan.kernels} if plan.regridded else set()
+        self.others = {dtype: decide_grids(plan, ranges, dtype=dtype) for dtype in types}
+
+    def read(self, argument: Node, kernel: Kernel) -> Grid:
+        """The grid on which a kernel reads one of its arguments."""
+        value, end = self.plan.values[argument], self.plan.values[kernel.end]
+        if (argument, kernel.node) not in self.plan.regridded:
+            return self.grids[value.group]
+        return self.grids[end.group] if kernel.family.role == "shared" else self.others[end.dtype][value.group]
 
 
 def _absorb_clamp(module: GraphModule, plan: Plan, kernel: Kernel, grids: Mapping[int, Grid]) -> bool:
@@ -104,7 +142,8 @@ def _absorb_clamp(module: GraphModule, plan: Plan, kernel: Kernel, grids: Mappin
         return False
     grid = grids[plan.values[kernel.end].group]
     low, high = _clamp_bounds(kernel.end)
-    ends = quantize(np.array([low, high], np.float32), scale=grid.scale, zero_point=grid.zero_point)
+    numbers: dict[str, Any] = {**dataclasses.asdict(grid), "dtype": grid.dtype}
+    ends = quantize(np.array([low, high], np.float32), **numbers)
     if list(ends) != [grid.minimum, grid.maximum]:
         return False
     kernel.end.replace_all_uses_with(kernel.node)
@@ -138,13 +177,12 @@ def kernel_readers(plan: Plan) -> dict[Node, list[Node]]:
 def _quantize_value(
     module: GraphModule,
     value: Value,
-    grids: Mapping[int, Grid],
+    copies: _Copies,
     readers: Mapping[Node, Sequence[Node]],
-    plan: Plan,
     entries: dict[Node, TensorQuantization],
 ) -> None:
     """Insert Q and DQ after a value and let the right readers read the result."""
-    grid = grids[value.group]
+    plan, grid = copies.plan, copies.grids[value.group]
     users = set(value.node.users)
     if not value.made_by_kernel:
         users &= set(readers.get(value.node, ()))
@@ -154,17 +192,26 @@ def _quantize_value(
         value, grid, shared=sum(other.group == value.group for other in plan.values.values()) > 1
     )
     value.node.replace_all_uses_with(restored, delete_user_cb=lambda user: user in users)
-    for reader in [reader for node, reader in plan.regridded if plan.values[node] is value]:
-        other = grids[plan.values[next(kernel.end for kernel in plan.kernels if kernel.node is reader)].group]
-        copy, copy_restored = _insert_pair(module, restored, restored, other)
-        entries[copy] = _activation_entry(
-            dataclasses.replace(value, name=f"{value.name}.regrid", op="requantize", is_input=False), other, shared=False
-        )
-        reader.replace_input_with(restored, copy_restored)
+    made: dict[Grid, Node] = {}
+    for kernel, key in _regridded(plan, value):
+        other = copies.read(key, kernel)
+        if other not in made:
+            copy, made[other] = _insert_pair(module, restored, restored, other)
+            name = f"{value.name}.regrid" if len(made) == 1 else f"{value.name}.regrid:{len(made)}"
+            entries[copy] = _activation_entry(
+                dataclasses.replace(value, name=name, op="requantize", is_input=False), other, shared=False
+            )
+        kernel.node.replace_input_with(restored, made[other])
+
+
+def _regridded(plan: Plan, value: Value) -> list[tuple[Kernel, Node]]:
+    """Kernels that read a value on another grid, in graph order, with the value's key in the plan."""
+    key = next(node for node, found in plan.values.items() if found is value)
+    return [(kernel, key) for kernel in plan.kernels if (key, kernel.node) in plan.regridded]
 
 
 def _insert_pair(module: GraphModule, source: Node, anchor: Node, grid: Grid) -> tuple[Node, Node]:
-    numbers = (grid.scale, grid.zero_point, grid.minimum, grid.maximum, torch.int8)
+    numbers = (grid.scale, grid.zero_point, grid.minimum, grid.maximum, _TORCH_TYPES[grid.dtype])
     with module.graph.inserting_after(anchor):
         integers = module.graph.call_function(_Q, (source, *numbers))
     with module.graph.inserting_after(integers):
@@ -186,7 +233,7 @@ def _activation_entry(value: Value, grid: Grid, *, shared: bool) -> TensorQuanti
         op=value.op,
         layer=value.layer,
         shape=tuple(int(size) for size in value.node.meta["val"].shape),
-        dtype="int8",
+        dtype=grid.dtype,
         scale=(grid.scale,),
         zero_point=(grid.zero_point,),
         minimum=grid.minimum,
@@ -206,20 +253,20 @@ def _lower_parameters(module: GraphModule, kernel: Kernel, input_grid: Grid) -> 
     if weight is None:
         return []
     name = kernel.layer or node.name
-    scales = weight_grid(weight, axis, bias=bias, input_scale=input_grid.scale)
-    integers = weight_integers(weight, scales, axis)
-    stored = put_constant(module, f"{name}.weight_int8", integers, before=node)
-    restored = _dequantize_channels(module, node, stored, torch.from_numpy(scales), axis, name)
+    low, high = integer_range(kernel)
+    scales = weight_grid(weight, axis, bias=bias, input_scale=input_grid.scale, largest=high)
+    integers = weight_integers(weight, scales, axis, minimum=low, maximum=high)
+    stored, restored = restore_channels(module, kernel, integers, scales, name=name)
     restored.meta["val"] = weight
     arguments = list(node.args)
     arguments[weight_at] = restored
-    entries = [_parameter_entry(f"{name}.weight", "weight", kernel, integers, scales, axis, str(stored.target))]
+    entries = [parameter_entry(f"{name}.weight", "weight", kernel, integers, scales, axis=axis, buffer=str(stored.target))]
     if bias is not None:
         bias_scales = np.float32(input_grid.scale) * scales
         steps, rounded = _settle_bias(bias, bias_scales, layer=name)
         held = put_constant(module, f"{name}.bias_on_grid", rounded, before=node)
         arguments[bias_at] = held
-        entries.append(_parameter_entry(f"{name}.bias", "bias", kernel, steps, bias_scales, 0, str(held.target)))
+        entries.append(parameter_entry(f"{name}.bias", "bias", kernel, steps, bias_scales, axis=0, buffer=str(held.target)))
     node.args = tuple(arguments)
     return entries
 
@@ -235,11 +282,7 @@ def move_bias(module: GraphModule, entry: TensorQuantization, shift: torch.Tenso
     steps, rounded = _settle_bias(buffer.double() + shift, scales, layer=entry.layer)
     moved = rounded - buffer
     buffer.copy_(rounded)
-    return entry.replace(sha256=_digest(steps)), moved
-
-
-def _digest(integers: torch.Tensor) -> str:
-    return hashlib.sha256(np.ascontiguousarray(integers.numpy()).tobytes()).hexdigest()
+    return entry.replace(sha256=digest(steps)), moved
 
 
 def _settle_bias(bias: torch.Tensor, scales: Array, *, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -247,33 +290,3 @@ def _settle_bias(bias: torch.Tensor, scales: Array, *, layer: str) -> tuple[torc
     grid = torch.from_numpy(scales).double()
     rounded = (bias_integers(bias, scales, layer=layer).double() * grid).float()
     return torch.round(rounded.double() / grid).to(torch.int32), rounded
-
-
-def _dequantize_channels(module: GraphModule, node: Node, stored: Node, scales: torch.Tensor, axis: int, name: str) -> Node:
-    scale_node = put_constant(module, f"{name}.weight_scale", scales, before=node)
-    zero_node = put_constant(module, f"{name}.weight_zero_point", torch.zeros(scales.numel(), dtype=torch.int64), before=node)
-    with module.graph.inserting_before(node):
-        restored: Node = module.graph.call_function(_DQ_CHANNEL, (stored, scale_node, zero_node, axis, -127, 127, torch.int8))
-    return restored
-
-
-def _parameter_entry(
-    name: str, role: Literal["weight", "bias"], kernel: Kernel, integers: torch.Tensor, scales: Array, axis: int, buffer: str
-) -> TensorQuantization:
-    wide = role == "bias"
-    return TensorQuantization(
-        name=name,
-        role=role,
-        op=kernel.family.name,
-        layer=kernel.layer,
-        shape=tuple(integers.shape),
-        dtype="int32" if wide else "int8",
-        scale=tuple(float(scale) for scale in scales),
-        zero_point=(0,) * len(scales),
-        channel_axis=axis,
-        minimum=-(2**31) if wide else -127,
-        maximum=2**31 - 1 if wide else 127,
-        node=buffer,
-        source=source_of(kernel.node),
-        sha256=_digest(integers),
-    )

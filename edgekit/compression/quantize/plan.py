@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node
 
 from edgekit.compression.quantize.canonical import constant
 from edgekit.compression.quantize.capability import Family, family_of
-from edgekit.compression.quantize.precision import INT8, Precisions, choose_types, retyped_edges
+from edgekit.compression.quantize.precision import INT8, Precisions, choose_types, retyped_edges, without_dynamic
 from edgekit.core.contract import FloatLayer
 from edgekit.core.recipe import LayerPrecision, Precision
 
@@ -126,7 +126,8 @@ def make_plan(
                 float_layers.append(FloatLayer(layer=paths[node] or "(model)", op=_operator(node), reason=reason))
             continue
         if chosen.activations in {"float32", "dynamic-int8"}:
-            weight_only.append(Kernel(node=node, family=family, layer=paths[node], end=node, precision=chosen))
+            own = without_dynamic(chosen, family.name)
+            weight_only.append(Kernel(node=node, family=family, layer=paths[node], end=node, precision=own))
             continue
         end = _fused_end(node, family)
         fused.add(end)

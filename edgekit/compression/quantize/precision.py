@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from edgekit.compression.quantize.plan import Kernel, Value
 
-__all__ = ["INT8", "Precisions", "block_count", "choose_types", "matches", "retyped_edges"]
+__all__ = ["INT8", "Precisions", "block_count", "choose_types", "matches", "retyped_edges", "without_dynamic"]
 
 INT8 = Precision()
 _FLOAT = Precision(weights="float32", activations="float32")
@@ -69,6 +69,13 @@ def matches(layer: str, pattern: str) -> bool:
     (True, True, False)
     """
     return fnmatch.fnmatchcase(layer, pattern) or layer.startswith(f"{pattern}.")
+
+
+def without_dynamic(precision: Precision, family: str) -> Precision:
+    """The precision a layer of this family really gets: only linear layers find their input's range at run time."""
+    if precision.activations == "dynamic-int8" and family != "linear":
+        return precision.replace(activations="float32")
+    return precision
 
 
 def block_count(weight: torch.Tensor, precision: Precision, *, family: str, groups: int, layer: str) -> int | None:
