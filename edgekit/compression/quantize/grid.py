@@ -7,7 +7,7 @@ in [-127, 127] with one scale per output channel, int32 biases with scale ``s_in
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from edgekit.core.errors import ContractError
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["Grid", "activation_grid", "bias_integers", "weight_grid"]
+__all__ = ["Grid", "activation_grid", "bias_integers", "covering_scales", "half_weights", "weight_grid", "wide_grid"]
 
+_LARGEST_INT8 = 127
+_LARGEST_INT16 = 32767
 _LARGEST_BIAS = 2**30  # leaves the int32 accumulator as much room again
 
 
@@ -30,6 +32,11 @@ class Grid:
     zero_point: int
     minimum: int = -128
     maximum: int = 127
+
+    @property
+    def dtype(self) -> Literal["int8", "int16"]:
+        """The narrowest type that holds the integers."""
+        return "int16" if self.maximum > _LARGEST_INT8 else "int8"
 
 
 def activation_grid(low: float, high: float) -> Grid:
@@ -50,7 +57,61 @@ def activation_grid(low: float, high: float) -> Grid:
     return Grid(scale=scale, zero_point=zero_point)
 
 
-def weight_grid(weight: torch.Tensor, channel_axis: int, *, bias: torch.Tensor | None, input_scale: float) -> Array:
+def wide_grid(low: float, high: float, *, is_fixed: bool = False) -> Grid:
+    """The symmetric int16 grid (zero point 0) that covers ``[low, high]``: activations of TFLite's 16x8 kernels.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        is_fixed: The range is known beforehand (softmax, sigmoid, tanh): the scale is then a power of two over 32768,
+            as the TFLite quantization specification asks.
+
+    >>> wide_grid(0.0, 0.99609375, is_fixed=True).scale == 1 / 32768
+    True
+    """
+    largest = max(-low, high, 0.0)
+    if is_fixed:
+        scale = 2.0 ** float(np.ceil(np.log2(largest))) / (_LARGEST_INT16 + 1)
+    else:
+        scale = float(np.float32(largest / _LARGEST_INT16))
+    if scale < float(np.finfo(np.float32).tiny):
+        scale = 1.0 / (_LARGEST_INT16 + 1)
+    return Grid(scale=scale, zero_point=0, minimum=-_LARGEST_INT16 - 1, maximum=_LARGEST_INT16)
+
+
+def covering_scales(rows: torch.Tensor, *, minimum: int, maximum: int) -> Array:
+    """The finest float32 scale for each row that clips nothing: for weights beside which nothing else is quantized.
+
+    Args:
+        rows: ``[R, K]``: what shares a scale.
+        minimum: Smallest integer, negative.
+        maximum: Largest integer.
+    """
+    high, low = rows.amax(1).double().numpy(), rows.amin(1).double().numpy()
+    scales = np.maximum(high / maximum, low / minimum)
+    floor = scales.max(initial=0.0) if scales.max(initial=0.0) > 0 else 1.0 / 128
+    result: Array = np.where(scales > floor * 2.0**-24, scales, floor).astype(np.float32)
+    return result
+
+
+def half_weights(weight: torch.Tensor, *, layer: str) -> torch.Tensor:
+    """Weights as float16.
+
+    Raises:
+        ContractError: One is beyond float16's range.
+    """
+    half = weight.to(torch.float16)
+    if not bool(torch.isfinite(half).all()):
+        raise ContractError(
+            f"Layer '{layer}': a weight of {float(weight.abs().max()):.6g} is beyond float16's range (65504)."
+            f" Keep the layer float (keep_float = ['{layer}'])."
+        )
+    return half
+
+
+def weight_grid(
+    weight: torch.Tensor, channel_axis: int, *, bias: torch.Tensor | None, input_scale: float, largest: int = 127
+) -> Array:
     """Symmetric float32 scales, one per channel, wide enough that every bias fits its int32 grid.
 
     Args:
@@ -58,10 +119,11 @@ def weight_grid(weight: torch.Tensor, channel_axis: int, *, bias: torch.Tensor |
         channel_axis: Output-channel axis.
         bias: ``[C]`` or None.
         input_scale: Scale of the layer's input.
+        largest: Largest integer: 127, or 7 for int4.
     """
     others = [axis for axis in range(weight.ndim) if axis != channel_axis]
-    largest = weight.abs().amax(dim=others).double().numpy() if others else weight.abs().double().numpy()
-    scales = largest / 127.0
+    widest = weight.abs().amax(dim=others).double().numpy() if others else weight.abs().double().numpy()
+    scales = widest / largest
     floor = scales.max() if scales.max() > 0 else 1.0 / 128
     scales = np.where(scales > floor * 2.0**-24, scales, floor)  # an all-zero channel takes the widest channel's scale
     if bias is not None:
@@ -70,11 +132,13 @@ def weight_grid(weight: torch.Tensor, channel_axis: int, *, bias: torch.Tensor |
     return result
 
 
-def weight_integers(weight: torch.Tensor, scales: Array, channel_axis: int) -> torch.Tensor:
-    """Weights rounded half to even on their grid, int8, same shape."""
+def weight_integers(
+    weight: torch.Tensor, scales: Array, channel_axis: int, *, minimum: int = -127, maximum: int = 127
+) -> torch.Tensor:
+    """Weights rounded half to even on their grid, as int8 tensor (whatever the range), same shape."""
     shape = [-1 if axis == channel_axis else 1 for axis in range(weight.ndim)]
     steps = torch.round(weight.double() / torch.from_numpy(scales).double().reshape(shape))
-    return steps.clamp(-127, 127).to(torch.int8)
+    return steps.clamp(minimum, maximum).to(torch.int8)
 
 
 def bias_integers(bias: torch.Tensor, scales: Array, *, layer: str) -> torch.Tensor:

@@ -43,10 +43,12 @@ def quantize_static(state: Compressed, *, step: Quantize, task: Task, progress: 
     example = task.named_inputs(task.example_inputs)
     arguments = tuple(torch.from_numpy(array.copy()) for array in example.values())
     module = canonicalize(state.program, arguments)
-    plan = make_plan(module, input_names=tuple(example), keep_float=step.keep_float)
-    if not plan.kernels:
+    plan = make_plan(
+        module, input_names=tuple(example), keep_float=step.keep_float, precision=step.precision, layers=step.layers
+    )
+    if not plan.kernels and not plan.weight_only:
         raise ContractError(
-            f"Task '{task.name}': no layer of the model has an integer kernel, so there is nothing to quantize."
+            f"Task '{task.name}': no layer of the model can take the recipe '{step.word()}', so there is nothing to quantize."
             " Use the recipe 'none'."
         )
     lowered, details = _quantize_graph(module, plan, step=step, task=task, progress=progress)
@@ -54,7 +56,7 @@ def quantize_static(state: Compressed, *, step: Quantize, task: Task, progress: 
     contract = QuantizationContract(entries=_with_nodes(lowered, program), float_layers=plan.float_layers)
     outputs = answer_samples(program, state.golden.inputs, [spec.name for spec in state.record.outputs])
     golden = dataclasses.replace(state.golden, outputs=outputs)
-    record = _describe(plan, lowered, details, step.estimator, time.perf_counter() - clock, time.process_time() - cpu)
+    record = _describe(plan, lowered, details, step, time.perf_counter() - clock, time.process_time() - cpu)
     return dataclasses.replace(state, program=program, contract=contract, golden=golden), record
 
 
@@ -80,6 +82,8 @@ def _calibrate(
     module: GraphModule, plan: Plan, *, step: Quantize, task: Task, example: Mapping[str, Array], progress: Progress
 ) -> tuple[Statistics, dict[str, int]]:
     """Equalize and smooth by channel statistics; then the ranges, as the recipe wants them estimated."""
+    if not plan.values:  # weight-only: no activation gets a scale, so no data is needed
+        return Statistics({}, {}, 0), {}
     pairs = find_pairs(module, plan) if step.equalization else []
     chains = find_chains(module, plan) if step.smoothing is not None else []
     hidden = {pair.hidden for pair in pairs} | {chain.hidden for chain in chains}
@@ -116,14 +120,19 @@ def _with_nodes(lowered: Lowered, program: ExportedProgram) -> tuple[TensorQuant
 
 
 def _describe(
-    plan: Plan, lowered: Lowered, details: dict[str, int], estimator: str, seconds: float, cpu_seconds: float
+    plan: Plan, lowered: Lowered, details: dict[str, int], step: Quantize, seconds: float, cpu_seconds: float
 ) -> StepRecord:
+    words = ", ".join(dict.fromkeys(kernel.precision.word for kernel in (*plan.kernels, *plan.weight_only)))
+    only_weights = f" {len(plan.weight_only)} layers with small weights and float kernels," if plan.weight_only else ""
+    if lowered.dynamic_count:
+        only_weights = only_weights[:-1] + f" ({lowered.dynamic_count} of them quantize their input at run time),"
     weighted = sum(kernel.family.role == "weighted" for kernel in plan.kernels)
     return StepRecord(
         kind="quantize",
         summary=(
-            f"int8: {len(plan.kernels)} integer kernels ({weighted} with weights), {len(lowered.activations)} activations,"
-            f" {len(plan.float_layers)} operators stay float, {details['sample_count']} calibration samples"
+            f"{words}: {len(plan.kernels)} integer kernels ({weighted} with weights), {len(lowered.activations)} activations,"
+            f"{only_weights} {len(plan.float_layers)} operators stay float,"
+            f" {details['sample_count']} calibration samples"
         ),
         seconds=seconds,
         cpu_seconds=cpu_seconds,
@@ -133,7 +142,9 @@ def _describe(
             "activation_count": len(lowered.activations),
             "absorbed_clamp_count": lowered.absorbed_clamp_count,
             "float_operator_count": len(plan.float_layers),
+            "weight_only_count": len(plan.weight_only),
+            "dynamic_count": lowered.dynamic_count,
             **details,
-            "estimator": estimator,
+            "estimator": step.estimator,
         },
     )
