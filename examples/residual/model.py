@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions added to their input (He et al., arXiv:1512.03385, figure 5 left; shortcut B where shapes change)."""
+    """Two 3 x 3 convolutions added to their input (He et al., arXiv:1512.03385, figure 5; a projection where shapes change)."""
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1) -> None:
         super().__init__()
