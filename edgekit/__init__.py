@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgekit.compression.quantize.training.session import finish_qat, prepare_qat
     from edgekit.core.artifact import Artifact, ExportOptions
     from edgekit.core.compressed import Compressed
     from edgekit.core.contract import QuantizationContract
@@ -39,7 +40,9 @@ _HOMES = {
     "agreement": "core.metric",
     "compress": "pipeline",
     "export": "pipeline",
+    "finish_qat": "compression.quantize.training.session",
     "load_task": "core.task",
+    "prepare_qat": "compression.quantize.training.session",
     "top1": "core.metric",
     "validate": "pipeline",
 }
@@ -60,7 +63,9 @@ __all__ = [
     "agreement",
     "compress",
     "export",
+    "finish_qat",
     "load_task",
+    "prepare_qat",
     "top1",
     "validate",
 ]

@@ -7,6 +7,7 @@ line walk the same road. No framework's name appears here; the registry finds th
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -68,7 +69,8 @@ def compress(
     Args:
         task: Model and data.
         recipe: Written form (``"int8"``), ``.toml`` file, or :class:`Recipe`.
-        output: Run folder to make; None keeps the result in memory.
+        output: Run folder to make; None keeps the result in memory. While it works, ``OUTPUT.partial`` holds what a run that
+            was killed goes on from.
         force: Replace ``output`` if it is a run folder already.
         progress: Called as the work advances.
 
@@ -84,10 +86,16 @@ def compress(
     runners = registry.step_runners()
     progress("capture", 0, None)
     state = capture(task, recipe=plan)
-    for step in plan.steps:
-        state, done = runners[step.kind](state, step=step, task=task, progress=progress)
+    work = None if output is None else output.with_name(f"{output.name}.partial")
+    for at, step in enumerate(plan.steps):
+        place = None if work is None else work / f"{at}-{step.kind}"
+        state, done = runners[step.kind](state, step=step, task=task, progress=progress, work=place)
         state = dataclasses.replace(state, record=state.record.replace(history=(*state.record.history, done)))
-    return state if output is None else _save_run(state, output, source=task.source)
+    if output is None:
+        return state
+    saved = _save_run(state, output, source=task.source)
+    shutil.rmtree(output.with_name(f"{output.name}.partial"), ignore_errors=True)
+    return saved
 
 
 def _save_run(state: Compressed, output: Path, *, source: Path | None) -> Compressed:

@@ -143,6 +143,16 @@ class StepRunner(Protocol):
 
     config: type[Step]
 
-    def __call__(self, state: Compressed, *, step: Step, task: Task, progress: Progress) -> tuple[Compressed, StepRecord]:
-        """Return the next state and what was done; never change ``state``."""
+    def __call__(
+        self, state: Compressed, *, step: Step, task: Task, progress: Progress, work: Path | None = None
+    ) -> tuple[Compressed, StepRecord]:
+        """Return the next state and what was done; never change ``state``.
+
+        Args:
+            state: What the steps before made.
+            step: Configuration.
+            task: Brings the data.
+            progress: Called as the work advances.
+            work: Folder for what a run that is killed can go on from; the step makes it if it needs it. None: nothing is kept.
+        """
         ...

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from edgekit.core.recipe import Quantize, Step
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgekit.core.compressed import Compressed, StepRecord
     from edgekit.core.plugins import Progress
     from edgekit.core.task import Task
@@ -24,7 +26,9 @@ class QuantizeRunner:
 
     config: type[Step] = Quantize
 
-    def __call__(self, state: Compressed, *, step: Step, task: Task, progress: Progress) -> tuple[Compressed, StepRecord]:
+    def __call__(
+        self, state: Compressed, *, step: Step, task: Task, progress: Progress, work: Path | None = None
+    ) -> tuple[Compressed, StepRecord]:
         """Quantize ``state.program``.
 
         Raises:
@@ -35,7 +39,7 @@ class QuantizeRunner:
 
         if not isinstance(step, Quantize):
             raise TypeError(f"expected a Quantize step, got {type(step).__name__}")
-        return quantize_static(state, step=step, task=task, progress=progress)
+        return quantize_static(state, step=step, task=task, progress=progress, work=work)
 
 
 RUNNER = QuantizeRunner()

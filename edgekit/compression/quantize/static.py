@@ -7,7 +7,7 @@ import functools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,40 +18,62 @@ from edgekit.compression.quantize.equalize import equalize, find_pairs
 from edgekit.compression.quantize.lower import Lowered, lower
 from edgekit.compression.quantize.plan import Plan, make_plan
 from edgekit.compression.quantize.smooth import find_chains, smooth
+from edgekit.compression.quantize.training.prepared import learn, prepare, restore
 from edgekit.core.compressed import Compressed, StepRecord
 from edgekit.core.contract import QuantizationContract, TensorQuantization
 from edgekit.core.errors import ContractError, UsageError
 from edgekit.core.program import answer_samples
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
+    from edgekit.compression.quantize.training.prepared import PreparedModel
     from edgekit.core.plugins import Progress
     from edgekit.core.recipe import Quantize
     from edgekit.core.task import Task
     from edgekit.core.tensors import Array
 
-__all__ = ["quantize_static"]
+__all__ = ["prepare_program", "quantize_static"]
 
 
-def quantize_static(state: Compressed, *, step: Quantize, task: Task, progress: Progress) -> tuple[Compressed, StepRecord]:
-    """Quantize weights, activations and biases of ``state.program``; see :mod:`edgekit.compression.quantize`."""
+def quantize_static(
+    state: Compressed,
+    *,
+    step: Quantize,
+    task: Task,
+    progress: Progress,
+    work: Path | None = None,
+    prepared: PreparedModel | None = None,
+) -> tuple[Compressed, StepRecord]:
+    """Quantize weights, activations and biases of ``state.program``; see :mod:`edgekit.compression.quantize`.
+
+    Args:
+        state: The float program.
+        step: What to do.
+        task: Brings the data.
+        progress: Called as the work advances.
+        work: Folder for training's checkpoints; None: none are kept.
+        prepared: A net trained elsewhere; its weights and scales stand in for calibration and training.
+    """
     if state.contract.entries:
         raise UsageError("The program is quantized already; a recipe can hold one quantize step.")
     clock, cpu = time.perf_counter(), time.process_time()
     example = task.named_inputs(task.example_inputs)
     arguments = tuple(torch.from_numpy(array.copy()) for array in example.values())
-    module = canonicalize(state.program, arguments)
-    plan = make_plan(
-        module, input_names=tuple(example), keep_float=step.keep_float, precision=step.precision, layers=step.layers
-    )
-    if not plan.kernels and not plan.weight_only:
-        raise ContractError(
-            f"Task '{task.name}': no layer of the model can take the recipe '{step.word()}', so there is nothing to quantize."
-            " Use the recipe 'none'."
-        )
-    lowered, details = _quantize_graph(module, plan, step=step, task=task, progress=progress)
+    module, plan = _plan_program(state, arguments, step=step, task=task)
+    if prepared is not None:
+        statistics, details = restore(prepared, module, plan)
+    else:
+        statistics, details = _calibrate(module, plan, step=step, task=task, example=example, progress=progress)
+        if step.training is not None:
+            statistics, trained = learn(
+                module, plan, statistics, state=state, step=step, task=task, work=work, progress=progress
+            )
+            details |= trained
+    lowered, details = _quantize_graph(module, plan, statistics, details, step=step, task=task, progress=progress)
     program = _export_again(lowered, arguments)
     contract = QuantizationContract(entries=_with_nodes(lowered, program), float_layers=plan.float_layers)
     outputs = answer_samples(program, state.golden.inputs, [spec.name for spec in state.record.outputs])
@@ -60,14 +82,45 @@ def quantize_static(state: Compressed, *, step: Quantize, task: Task, progress: 
     return dataclasses.replace(state, program=program, contract=contract, golden=golden), record
 
 
-def _quantize_graph(
-    module: GraphModule, plan: Plan, *, step: Quantize, task: Task, progress: Progress
-) -> tuple[Lowered, dict[str, int]]:
-    """Calibrate, equalize, lower, correct: the canonical graph (consumed) becomes a Q/DQ graph; and what was done, in numbers."""
+def prepare_program(state: Compressed, *, step: Quantize, task: Task, progress: Progress) -> PreparedModel:
+    """The trainable net of ``state.program``, its scales set by calibration."""
     example = task.named_inputs(task.example_inputs)
-    statistics, rescaled = _calibrate(module, plan, step=step, task=task, example=example, progress=progress)
+    arguments = tuple(torch.from_numpy(array.copy()) for array in example.values())
+    module, plan = _plan_program(state, arguments, step=step, task=task)
+    statistics, details = _calibrate(module, plan, step=step, task=task, example=example, progress=progress)
+    return prepare(module, plan, statistics, details, state=state, task=task, step=step)
+
+
+def _plan_program(
+    state: Compressed, arguments: Sequence[torch.Tensor], *, step: Quantize, task: Task
+) -> tuple[GraphModule, Plan]:
+    """The program's canonical graph, and what of it becomes integers."""
+    module = canonicalize(state.program, arguments)
+    plan = make_plan(
+        module, input_names=task.input_names, keep_float=step.keep_float, precision=step.precision, layers=step.layers
+    )
+    if not plan.kernels and not plan.weight_only:
+        raise ContractError(
+            f"Task '{task.name}': no layer of the model can take the recipe '{step.word()}', so there is nothing to quantize."
+            " Use the recipe 'none'."
+        )
+    return module, plan
+
+
+def _quantize_graph(
+    module: GraphModule,
+    plan: Plan,
+    statistics: Statistics,
+    details: Mapping[str, Any],
+    *,
+    step: Quantize,
+    task: Task,
+    progress: Progress,
+) -> tuple[Lowered, dict[str, Any]]:
+    """Lower, correct: the canonical graph (consumed) becomes a Q/DQ graph; and what was done, in numbers."""
+    example = task.named_inputs(task.example_inputs)
     axes = channel_axes(plan) if step.bias_correction else {}
-    details = {"sample_count": statistics.sample_count, **rescaled, "corrected_bias_count": len(axes)}
+    details = {"sample_count": statistics.sample_count, **details, "corrected_bias_count": len(axes)}
     if not axes:
         return lower(module, plan, statistics.ranges), details
     count = correction_sample_count(module, wanted=step.sample_count)
@@ -80,7 +133,7 @@ def _quantize_graph(
 
 def _calibrate(
     module: GraphModule, plan: Plan, *, step: Quantize, task: Task, example: Mapping[str, Array], progress: Progress
-) -> tuple[Statistics, dict[str, int]]:
+) -> tuple[Statistics, dict[str, Any]]:
     """Equalize and smooth by channel statistics; then the ranges, as the recipe wants them estimated."""
     if not plan.values:  # weight-only: no activation gets a scale, so no data is needed
         return Statistics({}, {}, 0), {}
@@ -120,7 +173,7 @@ def _with_nodes(lowered: Lowered, program: ExportedProgram) -> tuple[TensorQuant
 
 
 def _describe(
-    plan: Plan, lowered: Lowered, details: dict[str, int], step: Quantize, seconds: float, cpu_seconds: float
+    plan: Plan, lowered: Lowered, details: dict[str, Any], step: Quantize, seconds: float, cpu_seconds: float
 ) -> StepRecord:
     words = ", ".join(dict.fromkeys(kernel.precision.word for kernel in (*plan.kernels, *plan.weight_only)))
     only_weights = f" {len(plan.weight_only)} layers with small weights and float kernels," if plan.weight_only else ""
@@ -132,7 +185,7 @@ def _describe(
         summary=(
             f"{words}: {len(plan.kernels)} integer kernels ({weighted} with weights), {len(lowered.activations)} activations,"
             f"{only_weights} {len(plan.float_layers)} operators stay float,"
-            f" {details['sample_count']} calibration samples"
+            f" {details['sample_count']} calibration samples{_training(details)}"
         ),
         seconds=seconds,
         cpu_seconds=cpu_seconds,
@@ -148,3 +201,8 @@ def _describe(
             "estimator": step.estimator,
         },
     )
+
+
+def _training(details: Mapping[str, Any]) -> str:
+    losses = details.get("losses")
+    return f", trained {len(losses)} epochs (loss {losses[0]:.4f}, at last {losses[-1]:.4f})" if losses else ""
