@@ -150,21 +150,24 @@ def observe(
     """
     size = next(iter(example.values())).shape[0]
     count = 0
+    broken: list[Node] = []  # raised after the call: the interpreter would lengthen the message
 
     def watch(node: Node, value: torch.Tensor) -> None:
         if node in observers:
             # Where the first axis does not hold the samples, the values of one call count as one sample.
             rows = size if value.ndim and value.shape[0] % size == 0 else 1
             try:
-                observers[node].update(value.detach().reshape(rows, -1))
-            except FloatingPointError as reason:
-                raise _not_finite(plan.values[node], count, size) from reason
+                observers[node].update(value.reshape(rows, -1))
+            except FloatingPointError:
+                broken.append(node)
         note(node, value)
 
     watcher = _Watcher(module, watch)
     with torch.no_grad():
         for arguments in program_inputs(task, example, sample_count=sample_count):
             watcher.run(*arguments, enable_io_processing=False)
+            if broken:
+                raise _not_finite(plan.values[broken[0]], count, size)
             count += size
             yield count
     if count == 0:
@@ -225,9 +228,10 @@ def _include_channels(channels: dict[Node, ChannelStatistics], node: Node, value
 
 def _not_finite(value: Value, count: int, size: int) -> ContractError:
     samples = f"sample {count}" if size == 1 else f"samples {count} to {count + size - 1}"
+    instead = f", or keep the layer float (keep_float = ['{value.layer}'])" if value.layer else ""
     return ContractError(
-        f"Layer '{value.name}' ({value.op}) gives NaN or infinite values on the calibration data (first on {samples})."
-        f" Check the data's scaling, or keep the layer float (keep_float = ['{value.layer or value.name}'])."
+        f"Layer '{value.name}' ({value.op}) gives NaN or infinite values on the calibration data (first in {samples})."
+        f" Check the data's scaling{instead}."
     )
 
 

@@ -79,7 +79,7 @@ def smallest_divergence(counts: Counts, width: float, extremes: Range) -> Range:
     smoothed = counts.astype(np.float64)
     smoothed[half] = smoothed[half + 1] if extremes.low >= 0 else (smoothed[half - 1] + smoothed[half + 1]) / 2
     best, least = extremes, math.inf
-    for clipping in _CLIPPINGS * magnitude:
+    for clipping in (_CLIPPINGS * magnitude).tolist():
         chosen = Range(max(extremes.low, -clipping), min(extremes.high, clipping))
         begin, end = half + math.floor(chosen.low / width), half + math.ceil(chosen.high / width)
         if end - begin < _STEPS:
