@@ -1,7 +1,8 @@
 """Captured program -> canonical float graph: one form for each thing the quantizer must recognise.
 
-In order: drop what does nothing at inference; make in-place operators functional; fold batch normalisation into the
-convolution or linear layer before it, and turn a batch normalisation that stands alone into a depthwise 1x1
+In order: drop what does nothing at inference; make in-place operators functional; compute what is constant; write data
+movement, attention and arithmetic in one way each (:mod:`movement`, :mod:`attention`, :mod:`arithmetic`); fold batch
+normalisation into the convolution or linear layer before it, and turn one that stands alone into a depthwise 1x1
 convolution (an integer kernel everywhere). The result computes the same function; :func:`canonicalize` checks it.
 """
 
@@ -12,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule, Node
 
+from edgekit.compression.quantize.arithmetic import fold_constants, fold_into_layers, spell_out_arithmetic
+from edgekit.compression.quantize.attention import spell_out_attention
+from edgekit.compression.quantize.movement import spell_out_movement
+from edgekit.compression.quantize.nodes import constant, copy_used, describe_values, put_constant, rank_of
 from edgekit.core.errors import ContractError
 from edgekit.core.program import run_program
 
@@ -35,7 +40,6 @@ _IDENTITIES = {
 _CHECKS = {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default", "aten.sym_constrain_range_for_size.default"}
 _CONVOLUTIONS = {"aten.conv1d.default": 0, "aten.conv2d.default": 0, "aten.conv3d.default": 0, "aten.linear.default": 0}
 _TRANSPOSED = {"aten.conv_transpose1d.default", "aten.conv_transpose2d.input"}
-_NAMED_PADDING = {"aten.conv1d.padding": aten.conv1d.default, "aten.conv2d.padding": aten.conv2d.default}
 _LONE_NORM = {3: aten.conv1d.default, 4: aten.conv2d.default, 5: aten.conv3d.default}
 
 
@@ -53,46 +57,19 @@ def canonicalize(program: ExportedProgram, arguments: Sequence[torch.Tensor]) ->
     _remove_checks(module)
     _make_functional(module)
     _remove_identities(module)
-    _spell_out_padding(module)
+    describe_values(module)
+    spell_out_movement(module)
+    fold_constants(module)
+    spell_out_attention(module)
+    spell_out_arithmetic(module)
+    fold_into_layers(module)
     _fold_batch_norms(module)
+    fold_into_layers(module)
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
     _check_same(module, program, arguments)
     return module
-
-
-def constant(module: torch.nn.Module, node: object) -> torch.Tensor | None:
-    """The tensor behind a ``get_attr`` node; None for anything else."""
-    if not isinstance(node, Node) or node.op != "get_attr":
-        return None
-    value: Any = module
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value.detach() if isinstance(value, torch.Tensor) else None
-
-
-def put_constant(module: GraphModule, name: str, value: torch.Tensor, *, before: Node) -> Node:
-    """Register a buffer under a free name built from ``name``, and return a ``get_attr`` node for it."""
-    stem = name.replace(".", "_")
-    free, count = stem, 1
-    while hasattr(module, free):
-        free, count = f"{stem}_{count}", count + 1
-    module.register_buffer(free, value.detach().clone().contiguous())
-    with module.graph.inserting_before(before):
-        node = module.graph.get_attr(free)
-    node.meta = {"val": value}
-    return node
-
-
-def copy_used(module: GraphModule) -> GraphModule:
-    """The same graph over a module that holds copies of the constants the graph reads, and nothing else."""
-    used = {
-        str(node.target): tensor.clone()
-        for node in module.graph.nodes
-        if node.op == "get_attr" and (tensor := constant(module, node)) is not None
-    }
-    return GraphModule(used, module.graph)
 
 
 def _remove_checks(module: GraphModule) -> None:
@@ -121,30 +98,6 @@ def _remove_identities(module: GraphModule) -> None:
         if str(node.target) in _IDENTITIES and isinstance(node.args[0], Node):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
-
-
-def _spell_out_padding(module: GraphModule) -> None:
-    """``padding="same"`` and ``"valid"`` as numbers, where they are the same on both sides (odd kernels)."""
-    for node in module.graph.nodes:
-        if str(node.target) not in _NAMED_PADDING:
-            continue
-        weight = constant(module, node.args[1])
-        name: Any = node.args[4] if len(node.args) > 4 else node.kwargs.get("padding", "valid")
-        if weight is None or not isinstance(name, str):
-            continue
-        rank = weight.ndim - 2
-        given: list[Any] = [*node.args, *[None, [1] * rank, name, [1] * rank, 1][len(node.args) - 2 :]]
-        totals = [dilation * (size - 1) for dilation, size in zip(_per_axis(given[5], rank), weight.shape[2:], strict=True)]
-        if name == "same" and any(total % 2 for total in totals):
-            continue
-        given[4] = [total // 2 for total in totals] if name == "same" else [0] * rank
-        node.target = _NAMED_PADDING[str(node.target)]
-        node.args, node.kwargs = tuple(given), {}
-
-
-def _per_axis(value: Any, rank: int) -> list[int]:
-    values = list(value) if isinstance(value, list | tuple) else [value]
-    return values * rank if len(values) == 1 else values
 
 
 def _fold_batch_norms(module: GraphModule) -> None:

@@ -19,14 +19,15 @@ class Family(Record):
     error: ClassVar[type[EdgekitError]] = ContractError
 
     name: str
-    role: Literal["weighted", "computed", "shared", "fixed"]
+    role: Literal["weighted", "computed", "shared", "fixed", "float"]
     operators: tuple[str, ...]
-    inputs: tuple[int, ...] | Literal["list"]
+    inputs: tuple[int, ...] | Literal["list"] = ()
     weight: int | None = None
     bias: int | None = None
     channel_axis: int | None = None
     range: tuple[float, float] | None = None
     kernels: dict[str, str] = {}
+    reason: str = ""
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Node
 
 from edgekit.compression.quantize.calibrate import Range
 from edgekit.compression.quantize.canonical import constant, copy_used, put_constant
+from edgekit.compression.quantize.constants import fold_quantized_constants
 from edgekit.compression.quantize.dynamic import quantize_inputs
 from edgekit.compression.quantize.grid import Grid, activation_grid, bias_integers, weight_grid, weight_integers, wide_grid
 from edgekit.compression.quantize.plan import Kernel, Plan, Value, source_of
@@ -79,7 +80,8 @@ def lower(module: GraphModule, plan: Plan, ranges: Mapping[Node, Range]) -> Lowe
     module.graph.eliminate_dead_code()
     module.graph.lint()
     order = [node for node in module.graph.nodes if node.target is _Q]
-    return Lowered(copy_used(module), [entries[node] for node in order], _unique(parameters), absorbed, dynamic)
+    lowered = Lowered(copy_used(module), [entries[node] for node in order], _unique(parameters), absorbed, dynamic)
+    return fold_quantized_constants(lowered)
 
 
 def _unique(parameters: Sequence[TensorQuantization]) -> list[TensorQuantization]:

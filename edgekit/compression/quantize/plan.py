@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,8 @@ from torch.fx import GraphModule, Node
 
 from edgekit.compression.quantize.canonical import constant
 from edgekit.compression.quantize.capability import Family, family_of
+from edgekit.compression.quantize.constants import constant_range
+from edgekit.compression.quantize.islands import REASON, drop_idle
 from edgekit.compression.quantize.precision import INT8, Precisions, choose_types, retyped_edges, without_dynamic
 from edgekit.core.contract import FloatLayer
 from edgekit.core.recipe import LayerPrecision, Precision
@@ -28,6 +30,9 @@ __all__ = ["Kernel", "Plan", "Value", "make_plan"]
 _CLAMPS = {
     "aten.relu.default", "aten.relu6.default", "aten.hardtanh.default", "aten.clamp.default", "aten.clamp_min.default",
 }  # fmt: skip
+_NO_KERNEL = "no integer kernel in the capability table"
+_LARGEST_CONSTANT = 1e4  # masks are written as -1e4, -1e9, float32's lowest, or minus infinity
+_LOWEST_BIAS = -16.0  # e**-16 is nothing beside 1: what lowers a score further is a mask, not a bias
 _FUSING_FAMILIES = {"conv", "conv_transpose", "linear", "matmul", "add", "sub", "mul"}
 
 
@@ -123,7 +128,10 @@ def make_plan(
         family, reason = _decide(module, node, chosen)
         if family is None:
             if reason:
-                float_layers.append(FloatLayer(layer=paths[node] or "(model)", op=_operator(node), reason=reason))
+                float_layers.append(_float_layer(node, paths[node], reason))
+            continue
+        if family.inputs == ():
+            weight_only.append(Kernel(node=node, family=family, layer=paths[node], end=node, precision=_lookup(chosen)))
             continue
         if chosen.activations in {"float32", "dynamic-int8"}:
             own = without_dynamic(chosen, family.name)
@@ -132,7 +140,8 @@ def make_plan(
         end = _fused_end(node, family)
         fused.add(end)
         kernels.append(Kernel(node=node, family=family, layer=paths[node], end=end, precision=chosen))
-    kernels = _drop_idle_moves(kernels)
+    kernels, idle = drop_idle(kernels)
+    float_layers += [_float_layer(kernel.node, kernel.layer, REASON) for kernel in idle if kernel.family.role != "shared"]
     values = _name_values(module, kernels)
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     for node, name in zip(placeholders, input_names, strict=False):
@@ -170,17 +179,28 @@ def _is_wrapped(stack: dict[str, Any]) -> bool:
     return "_Plain" in str(next(iter(stack.values()))[1])
 
 
+def _float_layer(node: Node, layer: str, reason: str) -> FloatLayer:
+    return FloatLayer(layer=layer or "(model)", op=_operator(node), reason=reason)
+
+
+def _lookup(precision: Precision) -> Precision:
+    """How a table is stored whose rows are picked: nothing is multiplied, and a row of 4 bits has too few steps."""
+    return precision if precision.weights == "float16" else Precision(weights="int8", activations="float32")
+
+
 def _decide(module: GraphModule, node: Node, precision: Precision) -> tuple[Family | None, str]:
     """The row that quantizes this node, or None and why not (no reason for index arithmetic and the like)."""
     if not _computes_float(node):
         return None, ""
     family = family_of(node.target)
     if precision.weights == "float32":
-        return None, "kept float by the recipe" if family is not None else "no integer kernel in the capability table"
+        return None, "kept float by the recipe" if family is not None else _NO_KERNEL
     if precision.activations in {"float32", "dynamic-int8"}:
         return _holds_weights(module, node, family)
     if family is None:
-        return None, "no integer kernel in the capability table"
+        return None, _NO_KERNEL
+    if family.role == "float":
+        return None, family.reason
     return _fits(module, node, family)
 
 
@@ -203,14 +223,25 @@ def _fits(module: GraphModule, node: Node, family: Family) -> tuple[Family | Non
             return None, "grouped transposed convolution has no integer kernel"
         return family, ""
     if family.name == "mean" and not _is_global_mean(node):
-        return None, "only a mean over whole axes has an integer kernel"
-    arguments = node.args[0] if family.inputs == "list" else [node.args[i] for i in family.inputs]
-    if any(not isinstance(argument, Node) or not _is_float(argument) for argument in arguments):  # type: ignore[union-attr]
-        return None, "one operand is a number, not a tensor"
-    if any(constant(module, argument) is not None for argument in arguments):  # type: ignore[union-attr]
+        return None, "windows of different sizes have no integer kernel"
+    arguments: Any = node.args[0] if family.inputs == "list" else [node.args[i] for i in family.inputs]
+    if any(not isinstance(argument, Node) or not _is_float(argument) for argument in arguments):
+        return None, "one operand is no float tensor"
+    return _fits_constants(module, node, family, arguments)
+
+
+def _fits_constants(module: GraphModule, node: Node, family: Family, arguments: Sequence[Node]) -> tuple[Family | None, str]:
+    """Whether the constants among a kernel's operands can share a grid, or have one beside the others'."""
+    held = [value for argument in arguments if (value := constant(module, argument)) is not None]
+    if not held:
+        return family, ""
+    if len(held) == len(arguments) or family.name not in {"add", "sub", "mul", "concat"}:
         return None, "one operand is a constant tensor"
-    if family.name in {"add", "sub"} and node.kwargs.get("alpha", 1) != 1:
-        return None, "an addition with alpha has no integer kernel"
+    largest = max(float(value.abs().max()) if value.numel() else 0.0 for value in held)
+    lowest = min(float(value.min()) if value.numel() else 0.0 for value in held)
+    is_mask = lowest < _LOWEST_BIAS and any("softmax" in str(user.target) for user in node.users)
+    if is_mask or not largest < _LARGEST_CONSTANT:
+        return None, "no grid holds both its constant operand (a mask) and the values it leaves"
     return family, ""
 
 
@@ -247,40 +278,15 @@ def _fused_end(node: Node, family: Family) -> Node:
     return node
 
 
-def _drop_idle_moves(kernels: list[Kernel]) -> list[Kernel]:
-    """Leave a reshape or transpose float where it moves a float value, or moves integers only for float readers.
-
-    The integers then begin after the move, or end before it. Model inputs and outputs count as integer sides.
-    """
-    makers = {kernel.end for kernel in kernels}
-    forward: list[Kernel] = []
-    for kernel in kernels:
-        if _is_move(kernel) and not any(
-            argument in makers or argument.op == "placeholder" for argument in kernel.activation_arguments
-        ):
-            makers.discard(kernel.end)
-        else:
-            forward.append(kernel)
-    readers = {kernel.node for kernel in forward}
-    kept: list[Kernel] = []
-    for kernel in reversed(forward):
-        if _is_move(kernel) and not any(user in readers or user.op == "output" for user in kernel.end.users):
-            readers.discard(kernel.node)
-        else:
-            kept.append(kernel)
-    return kept[::-1]
-
-
-def _is_move(kernel: Kernel) -> bool:
-    return kernel.family.name == "move"
-
-
 def _name_values(module: GraphModule, kernels: Sequence[Kernel]) -> dict[Node, Value]:
     """A value for each kernel's result and each float value or input a kernel reads, in graph order."""
     by_end = {kernel.end: kernel for kernel in kernels}
-    read = {argument for kernel in kernels for argument in kernel.activation_arguments}
+    read: dict[Node, Kernel] = {}
+    for kernel in kernels:
+        for argument in kernel.activation_arguments:
+            read.setdefault(argument, kernel)
     nodes = [node for node in module.graph.nodes if node in by_end or node in read]
-    layers = [by_end[node].layer if node in by_end else layer_of(node) for node in nodes]
+    layers = [_layer_of_value(node, by_end, read) for node in nodes]
     taken: Counter[str] = Counter()
     values: dict[Node, Value] = {}
     for node, layer in zip(nodes, layers, strict=True):
@@ -294,23 +300,36 @@ def _name_values(module: GraphModule, kernels: Sequence[Kernel]) -> dict[Node, V
             op=_operator_of(kernel, node),
             is_input=node.op == "placeholder",
             made_by_kernel=kernel is not None,
-            fixed_range=kernel.family.range if kernel else None,
+            fixed_range=kernel.family.range if kernel else _constant_range(module, node, read[node]),
             group=len(values),
         )
     return values
 
 
+def _layer_of_value(node: Node, makers: Mapping[Node, Kernel], readers: Mapping[Node, Kernel]) -> str:
+    """The layer that makes a value; of a constant, the first that reads it."""
+    if node in makers:
+        return makers[node].layer
+    return readers[node].layer if node.op == "get_attr" else layer_of(node)
+
+
+def _constant_range(module: GraphModule, node: Node, reader: Kernel) -> tuple[float, float] | None:
+    """A constant operand's own range; None for what calibration finds, and where the constant shares its reader's grid."""
+    value = constant(module, node)
+    return None if value is None or reader.family.role == "shared" else constant_range(value)
+
+
 def _operator_of(kernel: Kernel | None, node: Node) -> str:
     if kernel is None:
-        return "input" if node.op == "placeholder" else _operator(node)
+        return {"placeholder": "input", "get_attr": "constant"}.get(node.op) or _operator(node)
     first = _operator(kernel.node)
     return first if kernel.end is kernel.node else f"{first}+{_operator(kernel.end)}"
 
 
 def _base_name(node: Node, layer: str, kernel: Kernel | None, *, alone: bool) -> str:
     """Module path for the one result of a ``torch.nn`` layer, ``path.op`` for an operator written in a ``forward``."""
-    if node.op == "placeholder":
-        return node.name
+    if node.op in {"placeholder", "get_attr"}:
+        return node.name if node.op == "placeholder" else str(node.target)
     first = kernel.node if kernel else node
     stack = first.meta.get("nn_module_stack") or {}
     owner = str(list(stack.values())[-1][1]) if stack else ""
