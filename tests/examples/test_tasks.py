@@ -9,10 +9,25 @@ import numpy as np
 import pytest
 import torch
 
-SHAPES = {"smartwatch": (6, 200), "fashion": (1, 28, 28), "mobilenet": (3, 224, 224)}
-DATA = {"smartwatch": ["smartwatch"], "fashion": ["fashion"], "mobilenet": ["mobilenet", "pictures"]}
-NETS = {"smartwatch": ("MotionNet", 7), "fashion": ("FashionNet", 10), "mobilenet": ("MobileNetV2", 1000)}
-PARAMETERS = {"smartwatch": (30_000, 36_000), "fashion": (33_000, 36_000), "mobilenet": (3_504_872, 3_504_872)}
+SHAPES = {
+    "smartwatch": (6, 200), "fashion": (1, 28, 28), "mobilenet": (3, 224, 224), "residual": (1, 28, 28),
+    "resnet18": (3, 224, 224), "sentiment": (32,), "bilstm": (32,), "minilm": (32,),
+}  # fmt: skip
+DATA = {
+    "smartwatch": ["smartwatch"], "fashion": ["fashion"], "mobilenet": ["mobilenet", "pictures"], "residual": ["fashion"],
+    "resnet18": ["pictures"], "sentiment": ["sentences"], "bilstm": ["sentences"], "minilm": ["minilm", "sentences"],
+}  # fmt: skip
+NETS = {
+    "smartwatch": ("MotionNet", 7), "fashion": ("FashionNet", 10), "mobilenet": ("MobileNetV2", 1000),
+    "residual": ("ResidualNet", 10), "resnet18": ("ResNet18", 1000), "sentiment": ("SentimentTransformer", 2),
+    "bilstm": ("SentenceLSTM", 2), "minilm": ("MiniLM", 384),
+}  # fmt: skip
+PARAMETERS = {
+    "smartwatch": (30_000, 36_000), "fashion": (33_000, 36_000), "mobilenet": (3_504_872, 3_504_872), "residual": (47_050,) * 2,
+    "resnet18": (11_689_512, 11_689_512), "sentiment": (324_000, 326_000), "bilstm": (299_000, 301_000),
+    "minilm": (22_565_000, 22_570_000),
+}  # fmt: skip
+WORDS = {"sentiment", "bilstm", "minilm"}
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -34,17 +49,19 @@ def test_the_net_has_its_size_and_its_outputs(name: str, load_example: Callable)
     low, high = PARAMETERS[name]
     assert low <= sum(parameter.numel() for parameter in net.parameters()) <= high
     with torch.inference_mode():
-        assert net(torch.zeros(2, *SHAPES[name])).shape == (2, classes)
+        inputs = torch.ones(2, *SHAPES[name], dtype=torch.int32 if name in WORDS else torch.float32)
+        assert net(inputs).shape == (2, classes)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_batches_have_the_promised_shapes(name: str, load_example: Callable, needs: Callable) -> None:
     needs(*DATA[name])
     task, data = load_example(name)
+    dtype = np.int32 if name in WORDS else np.float32
     batch = next(data.calibration())
-    assert batch.shape[1:] == SHAPES[name] and batch.dtype == np.float32
+    assert batch.shape[1:] == SHAPES[name] and batch.dtype == dtype
     inputs, targets = next(iter(data.evaluation()))
-    assert inputs.shape[1:] == SHAPES[name] and inputs.dtype == np.float32
+    assert inputs.shape[1:] == SHAPES[name] and inputs.dtype == dtype
     if task.metric.against_float:
         assert targets is None
     else:
@@ -118,3 +135,77 @@ def test_mobilenet_knows_what_it_sees(load_example: Callable, needs: Callable) -
     chosen = torch.from_numpy(np.stack([data.load(paths[name]) for name in ("ostrich", "pink_flamingo")]))
     with torch.inference_mode():
         assert task.build_model()(chosen).argmax(1).tolist() == [9, 130]
+
+
+def test_two_examples_share_data_under_names_of_their_own(load_example: Callable) -> None:
+    _, fashion = load_example("fashion")
+    _, residual = load_example("residual")
+    assert residual.LABELS == fashion.LABELS and residual is not fashion
+    assert residual.load.__module__ == "fashion_data"
+
+
+def test_sentences_judge_or_teach_but_not_both(load_example: Callable, needs: Callable) -> None:
+    needs("sentences")
+    _, data = load_example("sentiment")
+    rated = data.sentences()
+    assert len(rated) == 19_459 and {label for _, label in rated} == {0, 1}
+    judged = {text for text, _ in rated if data.is_test(text)}
+    taught = {text for text, _ in rated if not data.is_test(text)}
+    assert not judged & taught
+    assert 0.18 < len(judged) / len(rated) < 0.23
+    assert sum(len(classes) for _, classes in data.evaluation()) == sum(data.is_test(text) for text, _ in rated)
+    numbers, _ = data.split(test=False)
+    assert set(map(bytes, np.concatenate(list(data.calibration())))) <= set(map(bytes, numbers))
+
+
+def test_words_are_numbered_by_how_often_they_are_taught(load_example: Callable, needs: Callable) -> None:
+    needs("sentences")
+    _, data = load_example("sentiment")
+    [row] = data.encode(["The the xyzzyx :)"])
+    numbers = data.vocabulary()
+    assert len(numbers) == data.VOCABULARY_SIZE - 2 and max(numbers.values()) == data.VOCABULARY_SIZE - 1
+    assert row.tolist() == [numbers["the"], numbers["the"], data.UNKNOWN, numbers[":)"], *[data.PADDING] * 28]
+    assert numbers["the"] < numbers["wonderful"]
+
+
+def test_word_pieces_are_those_of_the_published_tokenizer(load_example: Callable, needs: Callable) -> None:
+    """Numbers written down from the tokenizer that was published with the weights."""
+    needs("minilm", "sentences")
+    _, data = load_example("minilm")
+    [row] = data.encode(["naïve café: don't_panic"])
+    assert row[:10].tolist() == [101, 15743, 7668, 1024, 2123, 1005, 1056, 1035, 6634, 102]
+    assert not row[10:].any()
+    assert data.pieces("embeddings") == ["em", "##bed", "##ding", "##s"]
+    assert data.pieces("\u2603") == ["[UNK]"]
+
+
+def test_minilm_knows_what_is_alike(load_example: Callable, needs: Callable) -> None:
+    needs("minilm", "sentences")
+    task, data = load_example("minilm")
+    queries = torch.from_numpy(data.encode(["The movie was wonderful.", "I loved this film!", "The camera's battery died."]))
+    with torch.inference_mode():
+        directions = task.build_model()(queries)
+    similar = (directions @ directions.T).numpy()
+    np.testing.assert_allclose(np.diag(similar), 1.0, atol=1e-5)
+    assert similar[0, 1] == pytest.approx(0.639, abs=2e-3)  # as the published encoder says
+    assert similar[0, 1] > 2 * max(similar[0, 2], similar[1, 2])
+
+
+def test_minilm_sets_have_no_sentence_in_common(load_example: Callable, needs: Callable) -> None:
+    needs("minilm", "sentences")
+    _, data = load_example("minilm")
+    sets = [data.library(), np.concatenate([batch for batch, _ in data.evaluation()]), np.concatenate(list(data.calibration()))]
+    assert [len(part) for part in sets] == [512, 400, 128]
+    seen = [set(map(bytes, part)) for part in sets]
+    assert not seen[0] & seen[1] and not seen[1] & seen[2] and not seen[0] & seen[2]
+
+
+def test_resnet18_favours_no_class(load_example: Callable, needs: Callable) -> None:
+    """Random weights, but ranges of real photographs, and answers that differ from picture to picture."""
+    needs("pictures")
+    task, data = load_example("resnet18")
+    pictures, _ = next(data.evaluation())
+    with torch.inference_mode():
+        logits = task.build_model()(torch.from_numpy(pictures))
+    assert len(set(logits.argmax(1).tolist())) >= 5
+    assert 0.1 < logits.std().item() < 1.0
