@@ -79,7 +79,9 @@ def read_contract(
     floats = _float_constants(operations)
     outcomes = []
     for entry in contract.entries:
-        if entry.role == "weight":
+        if entry.op == "constant":
+            outcomes.append(_operand_outcome(entry, operations))
+        elif entry.role == "weight":
             outcomes.append(_weight_outcome(entry, weights.get(entry.sha256)))
         elif entry.role == "bias":
             outcomes.append(_bias_outcome(entry, biases.get(entry.name), floats))
@@ -211,6 +213,17 @@ def _weights(operations: Sequence[Any]) -> Iterator[_Weight]:
         elif operation.op_type == "constexpr_blockwise_shift_scale" and operation.offset is None:
             scale = np.asarray(operation.scale.val, np.float32).reshape(-1)
             yield _Weight(operation.outputs[0].name, np.asarray(operation.data.val), scale)
+
+
+def _operand_outcome(entry: TensorQuantization, operations: Sequence[Any]) -> EntryOutcome:
+    """A constant operand: the same integers on the same grid."""
+    for operation in operations:
+        if operation.op_type != "constexpr_affine_dequantize" or operation.scale.val.size != 1:
+            continue
+        same_grid = float(operation.scale.val) == entry.scale[0] and int(operation.zero_point.val) == entry.zero_point[0]
+        if same_grid and _digest(np.asarray(operation.quantized_data.val)) == entry.sha256:
+            return EntryOutcome(name=entry.name, outcome="honoured", tensor=operation.outputs[0].name, dtype="int8")
+    return EntryOutcome(name=entry.name, outcome="dropped", reason="no constant of the file holds these integers on this grid")
 
 
 def _orders(data: Array) -> list[Array]:

@@ -29,6 +29,8 @@ UINT8_SHIFT = 128
 """Integer as uint8 minus integer as int8, for the same real number."""
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm"}
+_OPERATIONS = {"Add", "Concat", "Div", "Mul", "Sub"}
+"""Operators with two operands of equal standing; a constant one is no weight."""
 
 
 def integer_biases(graph: ir.Graph, entries: Mapping[str, TensorQuantization]) -> None:
@@ -125,8 +127,27 @@ def retype_activations(graph: ir.Graph) -> None:
         node.replace_input_with(2, shifted[name])
         if node.op_type == "QuantizeLinear":
             node.outputs[0].dtype = ir.DataType.UINT8
+    for node in [node for node in graph if node.op_type == "DequantizeLinear"]:
+        _retype_operand(graph, node)
     for node in [node for node in graph if node.op_type in {"Clip", "Pad"}]:
         _follow_type(graph, node)
+
+
+def _retype_operand(graph: ir.Graph, node: ir.Node) -> None:
+    """A constant operand takes the type of the activation beside it: ONNX Runtime's kernels want one type for both."""
+    constant, zero_point = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
+    values, zero = numpy_of(constant), numpy_of(zero_point)
+    readers = {user.op_type for user in node.outputs[0].consumers()}
+    if constant is None or values is None or values.dtype != np.int8 or zero is None or zero.ndim or not readers <= _OPERATIONS:
+        return
+    name = str(constant.name)
+    shifted = [(array.astype(np.int16) + UINT8_SHIFT).astype(np.uint8) for array in (values, zero)]
+    stored = add_constant(graph, f"{name}_uint8", shifted[0])
+    node.replace_input_with(0, stored)
+    node.replace_input_with(2, add_constant(graph, f"{name}_zero_point_uint8", shifted[1]))
+    if not constant.uses():
+        graph.initializers.pop(name)
+        rename_constant(graph, stored, name)
 
 
 def _follow_type(graph: ir.Graph, node: ir.Node) -> None:

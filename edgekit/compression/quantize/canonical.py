@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Node
 from edgekit.compression.quantize.arithmetic import fold_constants, fold_into_layers, spell_out_arithmetic
 from edgekit.compression.quantize.attention import spell_out_attention
 from edgekit.compression.quantize.movement import spell_out_movement
-from edgekit.compression.quantize.nodes import constant, copy_used, describe_values, put_constant, rank_of
+from edgekit.compression.quantize.nodes import constant, copy_used, describe_values, put_constant
 from edgekit.core.errors import ContractError
 from edgekit.core.program import run_program
 
