@@ -15,6 +15,7 @@ import dataclasses
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
     from edgekit.converters.onnx_edges import Edges
+    from edgekit.converters.weights import SmallWeight
     from edgekit.core.compressed import Compressed
 
 __all__ = ["CONVERTER", "OnnxConverter"]
@@ -70,10 +72,13 @@ class OnnxConverter:
             ConversionError: torch, ONNX or ONNX Runtime refused the program.
         """
         from edgekit.converters import onnx_edges, onnx_ort
+        from edgekit.converters.weights import plain_weights
 
         onnx_edges.check_names(compressed.record)
-        model = _export(compressed)
-        edges = _shape(model.graph, compressed, options)
+        plain, weights = plain_weights(compressed)
+        model = _export(plain)
+        edges = _shape(model.graph, compressed, options, weights)
+        _settle_opset(model)
         data = _serialize(model, compressed, edges)
         path = output / "model.onnx"
         write_bytes(path, data)
@@ -151,12 +156,13 @@ def _layer(node: Node) -> str:
     return path.removeprefix("model.") if stack and str(stack[0][1]).endswith("_Plain") else path
 
 
-def _shape(graph: ir.Graph, compressed: Compressed, options: ExportOptions) -> Edges:
-    """Rewrite the graph for integer kernels, then name and type its edges."""
-    from edgekit.converters import onnx_edges, onnx_integers, onnx_rewrite
+def _shape(graph: ir.Graph, compressed: Compressed, options: ExportOptions, weights: Sequence[SmallWeight]) -> Edges:
+    """Rewrite the graph for integer kernels, store its weights small, then name and type its edges."""
+    from edgekit.converters import onnx_edges, onnx_integers, onnx_rewrite, onnx_weights
     from edgekit.converters.onnx_report import parameter_names
+    from edgekit.converters.weights import is_weight_only
 
-    quantized = bool(compressed.contract.entries)
+    quantized = bool(compressed.contract.activations)
     if quantized:
         names = parameter_names(compressed.program)
         biases = {names.get(entry.node, entry.node): entry for entry in compressed.contract.parameters if entry.role == "bias"}
@@ -166,6 +172,9 @@ def _shape(graph: ir.Graph, compressed: Compressed, options: ExportOptions) -> E
         onnx_integers.drop_idle_axes(graph)
         if options.activation_type == "uint8":
             onnx_integers.retype_activations(graph)
+        own = {entry.node for entry in compressed.contract.parameters if entry.dtype == "int4" and not is_weight_only(entry)}
+        onnx_weights.pack_weights(graph, [names.get(node, node) for node in sorted(own)])
+    onnx_weights.store_weights(graph, weights)
     moved = onnx_edges.name_edges(graph, compressed.record)
     if quantized and options.integer_io:
         edges = onnx_edges.make_edges_integer(graph, compressed.record)
@@ -174,6 +183,17 @@ def _shape(graph: ir.Graph, compressed: Compressed, options: ExportOptions) -> E
     onnx_edges.name_nodes(graph)
     renamed = edges.renamed | {old: edges.renamed.get(new, new) for old, new in moved.items()}
     return dataclasses.replace(edges, renamed=renamed)
+
+
+def _settle_opset(model: ir.Model) -> None:
+    """Raise the opset where int4, int16 or blocks need it.
+
+    Everything torch writes means the same there: only GroupNormalization changed in between, and torch does not write it.
+    """
+    from edgekit.converters.onnx_weights import OPSET_OF_SMALL_TYPES, needs_small_types
+
+    if needs_small_types(model.graph):
+        model.opset_imports[""] = OPSET_OF_SMALL_TYPES
 
 
 def _serialize(model: ir.Model, compressed: Compressed, edges: Edges) -> bytes:
@@ -202,7 +222,7 @@ def _serialize(model: ir.Model, compressed: Compressed, edges: Edges) -> bytes:
         }
     )
     proto = ir.to_proto(model)
-    _thin_out(proto, quantized=bool(compressed.contract.entries))
+    _thin_out(proto, quantized=bool(compressed.contract.activations))
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as reason:
@@ -216,7 +236,7 @@ def _thin_out(proto: onnx.ModelProto, *, quantized: bool) -> None:
     import onnx
 
     constants = {tensor.name for tensor in proto.graph.initializer}
-    integers = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+    integers = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT16}
     kept = [
         value
         for value in proto.graph.value_info

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -38,17 +39,39 @@ def write_ort(model: Path) -> dict[str, Path]:
         ConversionError: ONNX Runtime refused the file.
     """
     chatter = io.StringIO()
+    companions = {"ort": model.with_suffix(".ort"), "operators": model.with_suffix(".required_operators.config")}
     try:
-        with contextlib.redirect_stdout(chatter), _root_logger_kept(), warnings.catch_warnings():
+        with (
+            tempfile.TemporaryDirectory(dir=model.parent) as folder,
+            contextlib.redirect_stdout(chatter),
+            _root_logger_kept(),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore", ResourceWarning)  # the tool leaves the closing of its file to Python
             from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
-            convert_onnx_models_to_ort(model, optimization_styles=[OptimizationStyle.Fixed])
+            source = Path(folder) / model.name
+            source.write_bytes(_without_int4(model.read_bytes()))
+            convert_onnx_models_to_ort(source, optimization_styles=[OptimizationStyle.Fixed])
+            for path in companions.values():
+                (Path(folder) / path.name).replace(path)
     except Exception as reason:
         raise ConversionError(f"ONNX Runtime cannot store {model.name} in its .ort format: {reason}") from reason
     finally:
         _logger.debug("%s", chatter.getvalue())
-    return {"ort": model.with_suffix(".ort"), "operators": model.with_suffix(".required_operators.config")}
+    return companions
+
+
+def _without_int4(data: bytes) -> bytes:
+    """The model with int4 constants as int8, which is what its format has (``onnxruntime/core/flatbuffers/schema/ort.fbs``)."""
+    import onnx
+    import onnx.numpy_helper
+
+    model = onnx.load_model_from_string(data)
+    packed = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT4]
+    for tensor in packed:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype("int8"), tensor.name))
+    return model.SerializeToString() if packed else data
 
 
 @contextlib.contextmanager

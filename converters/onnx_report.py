@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,17 +24,22 @@ if TYPE_CHECKING:
 
 __all__ = ["parameter_names", "read_contract"]
 
-_SHIFTS = {"int8": 0, "uint8": 128}
+_SHIFTS = {"int8": 0, "uint8": 128, "int16": 0}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Stored:
-    """How a file stores one integer tensor: its type and its grid (``scale`` and ``zero_point`` flat)."""
+    """How a file stores one integer tensor: its type and its grid (``scale`` and ``zero_point`` flat).
+
+    ``scale`` of blocks keeps its shape; ``note`` says what is beyond a plain dequantize.
+    """
 
     dtype: str
     scale: Array
     zero_point: Array
     channel_axis: int
+    block_size: int | None = None
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,13 +125,18 @@ def _read_file(model: onnx.ModelProto) -> _File:
 
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     grids: dict[str, _Stored] = {}
+    casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast" and node.input[0] in constants}
     for node in model.graph.node:
         if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and all(name in constants for name in node.input[1:3]):
-            tensor = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
+            tensor = node.output[0] if node.op_type == "QuantizeLinear" else casts.get(node.input[0], node.input[0])
             scale = constants[node.input[1]]
             zero_point = constants[node.input[2]] if len(node.input) > 2 else _default_zero_point(constants, tensor, scale)
-            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
-            grids.setdefault(tensor, _Stored(str(zero_point.dtype), scale.reshape(-1), zero_point.reshape(-1), axis))
+            numbers = {attribute.name: attribute.i for attribute in node.attribute}
+            size = numbers.get("block_size") or None
+            flat = scale if size else scale.reshape(-1)
+            stored = _Stored(str(zero_point.dtype), flat, zero_point.reshape(-1), numbers.get("axis", 1), size)
+            grids.setdefault(tensor, stored)
+    grids |= {name: stored for name, stored in _dynamic_grids(model.graph, constants).items() if name not in grids}
     for node in model.graph.node:
         if node.op_type in {"Clip", "Pad"}:  # of integers: both sides are on one grid
             found = grids.get(node.input[0]) or grids.get(node.output[0])
@@ -134,6 +144,29 @@ def _read_file(model: onnx.ModelProto) -> _File:
                 grids.setdefault(node.input[0], found)
                 grids.setdefault(node.output[0], found)
     return _File(constants, grids)
+
+
+def _dynamic_grids(graph: onnx.GraphProto, constants: Mapping[str, Array]) -> dict[str, _Stored]:
+    """Weights of integer products whose other operand is quantized at run time: their scale is multiplied in afterwards."""
+    makers = {output: node for node in graph.node for output in node.output}
+    found = {}
+    for node in graph.node:
+        source = makers.get(node.input[0]) if node.op_type == "MatMulInteger" else None
+        if source is None or source.op_type != "DynamicQuantizeLinear" or node.input[1] not in constants:
+            continue
+        steps = [other for other in graph.node if other.op_type == "Mul" and other.input[0] == source.output[1]]
+        for step in steps:
+            readers = {output for other in graph.node if step.output[0] in other.input for output in _sources(other, makers)}
+            if node.output[0] in readers and step.input[1] in constants:
+                scale = constants[step.input[1]].reshape(-1)
+                note = "the input is quantized at run time, by its own range"
+                found[node.input[1]] = _Stored("int8", scale, np.zeros(scale.shape, np.int8), 1, None, note)
+    return found
+
+
+def _sources(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> set[str]:
+    """What a node reads, and what the nodes that make it read."""
+    return {*node.input, *(name for source in node.input if source in makers for name in makers[source].input)}
 
 
 def _default_zero_point(constants: Mapping[str, Array], tensor: str, scale: Array) -> Array:
@@ -176,21 +209,62 @@ def _expected(entry: TensorQuantization, program: ExportedProgram, name: str) ->
 def _parameter(entry: TensorQuantization, file: _File, name: str, expected: Array | None) -> EntryOutcome:
     if expected is None:
         return EntryOutcome(name=entry.name, outcome="dropped", reason=f"the program holds no constant '{name}'")
+    if entry.op == "constant":
+        return _operand(entry, file, expected)
+    if entry.dtype == "float16":
+        return _half(entry, file, name, expected)
     for candidate in [name, *_same_content(file, expected)]:
         stored, values = file.grids.get(candidate), file.constants.get(candidate)
         if stored is None or values is None:
             continue
         own = _without_zero_channels(values, expected)
         if _holds(entry, stored, own, expected):
-            reason = (
-                "" if own is values else f"with input channels of zeros, {values.shape[1]} in all, for ONNX Runtime's fast kernel"
-            )
-            return EntryOutcome(name=entry.name, outcome="honoured", tensor=candidate, dtype=str(values.dtype), reason=reason)
+            width = values.shape[1] if own is not values else 0
+            filled = f"with input channels of zeros, {width} in all, for ONNX Runtime's fast kernel" if width else ""
+            reasons = [stored.note, filled]
+            return _honoured(entry, candidate, values).replace(reason="; ".join(filter(None, reasons)))
     if entry.role == "bias" and not expected.any():
         return EntryOutcome(name=entry.name, outcome="folded", reason="every value is zero, so the layer has no bias in the file")
     found = file.constants.get(name)
     held = "no constant of this name" if found is None else f"{found.dtype} {list(found.shape)} with other values or scales"
     return EntryOutcome(name=entry.name, outcome="dropped", reason=f"the file holds {held}")
+
+
+def _operand(entry: TensorQuantization, file: _File, expected: Array) -> EntryOutcome:
+    """A constant operand, found by its integers, as int8 or shifted to uint8."""
+    for name, stored in file.grids.items():
+        values, shift = file.constants.get(name), _SHIFTS.get(stored.dtype)
+        if values is None or shift is None or not np.array_equal(values.astype(np.int64) - shift, expected):
+            continue
+        same = np.array_equal(stored.scale, np.asarray(entry.scale, np.float32))
+        if same and np.array_equal(stored.zero_point.astype(np.int64) - shift, entry.zero_point):
+            reason = "the same real numbers as uint8, as the activation beside it" if shift else ""
+            outcome: Literal["re-typed", "honoured"] = "re-typed" if shift else "honoured"
+            return EntryOutcome(
+                name=entry.name, outcome=outcome, tensor=name, dtype=stored.dtype, zero_point_shift=shift, reason=reason
+            )
+    return EntryOutcome(name=entry.name, outcome="dropped", reason="no constant of the file holds these integers on this grid")
+
+
+def _honoured(entry: TensorQuantization, name: str, values: Array) -> EntryOutcome:
+    bits = 4 if str(values.dtype) == "int4" else 8 * values.dtype.itemsize
+    return EntryOutcome(
+        name=entry.name, outcome="honoured", tensor=name, dtype=str(values.dtype), bits=bits, block_size=entry.block_size
+    )
+
+
+def _half(entry: TensorQuantization, file: _File, name: str, expected: Array) -> EntryOutcome:
+    """Weights kept as float16 values."""
+    for candidate in [name, *file.constants]:
+        values = file.constants.get(candidate)
+        if values is not None and values.dtype == np.float16 and any(np.array_equal(form, expected) for form in _forms(values)):
+            return _honoured(entry, candidate, values)
+    return EntryOutcome(name=entry.name, outcome="dropped", reason="the file holds no such float16 constant")
+
+
+def _forms(values: Array) -> list[Array]:
+    """A constant as it lies, and a matrix turned round."""
+    return [values, values.T] if values.ndim == len("OI") else [values]
 
 
 def _without_zero_channels(values: Array, expected: Array) -> Array:
@@ -206,17 +280,26 @@ def _without_zero_channels(values: Array, expected: Array) -> Array:
 
 
 def _same_content(file: _File, expected: Array) -> list[str]:
-    return [name for name, values in file.constants.items() if np.array_equal(_without_zero_channels(values, expected), expected)]
+    return [
+        name
+        for name, values in file.constants.items()
+        if any(np.array_equal(_without_zero_channels(form, expected), expected) for form in _forms(values))
+    ]
 
 
 def _holds(entry: TensorQuantization, stored: _Stored, values: Array, expected: Array) -> bool:
-    """Same integers, same scales along the same axis, zero points all zero."""
+    """Same integers, same scales along the same axis and over the same blocks, zero points all zero."""
+    turned = not np.array_equal(values, expected)
+    if turned and (values.ndim != len("OI") or not np.array_equal(values.T, expected)):
+        return False
     scale = np.asarray(entry.scale, np.float32)
-    same_axis = len(scale) == 1 or stored.channel_axis == (entry.channel_axis or 0)
+    axis = 1 if entry.block_size is not None else entry.channel_axis or 0
+    same_axis = len(scale) == 1 or stored.channel_axis == (1 - axis if turned else axis)
+    found = stored.scale.T if turned and stored.block_size else stored.scale
     return bool(
-        values.dtype == expected.dtype
-        and np.array_equal(values, expected)
-        and np.array_equal(stored.scale, scale)
+        (values.dtype == expected.dtype or str(values.dtype) == entry.dtype)
+        and stored.block_size == entry.block_size
+        and np.array_equal(found.reshape(-1), scale)
         and same_axis
         and not stored.zero_point.any()
     )

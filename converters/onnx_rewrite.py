@@ -189,7 +189,14 @@ def _pad_integers(graph: ir.Graph) -> None:
     for node in [node for node in graph if node.op_type == "Pad"]:
         source, users = activation_dequantize(node.inputs[0]), list(node.outputs[0].consumers())
         value = numpy_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
-        if source is None or len(users) != 1 or users[0].op_type != "QuantizeLinear" or value is None or value.item() != 0:
+        if (
+            source is None
+            or _is_wide(source)
+            or len(users) != 1
+            or users[0].op_type != "QuantizeLinear"
+            or value is None
+            or value.item() != 0
+        ):
             continue
         last, result = users[0], users[0].outputs[0]
         if node.attributes["mode"].as_string() != "constant" or not _same_grid(source.inputs[1:3], last.inputs[1:3]):
@@ -234,7 +241,7 @@ def _clamp_after(graph: ir.Graph, last: ir.Node, bounds: tuple[Array, Array]) ->
 def _clamp_bounds(clamp: ir.Node, last: ir.Node) -> tuple[Array, Array] | None:
     """The clamp's two bounds as integers of the grid of ``last``; an open side is the end of the type."""
     scale, zero = (numpy_of(value) for value in last.inputs[1:3])
-    if scale is None or zero is None or scale.ndim != 0:
+    if scale is None or zero is None or scale.ndim != 0 or zero.dtype == np.int16:  # ONNX Runtime has no Clip of int16
         return None
     ends = np.iinfo(zero.dtype)
     given = [np.zeros((), np.float32), None] if clamp.op_type == "Relu" else [*map(numpy_of, clamp.inputs[1:3]), None, None][:2]
@@ -253,6 +260,12 @@ def _clamp_bounds(clamp: ir.Node, last: ir.Node) -> tuple[Array, Array] | None:
     return steps[0], steps[1]
 
 
+def _is_wide(dequantize: ir.Node) -> bool:
+    """Whether a dequantize restores 16-bit activations, for which ONNX Runtime has float kernels only."""
+    zero = numpy_of(dequantize.inputs[2])
+    return zero is not None and zero.dtype == np.int16
+
+
 def _same_grid(first: Sequence[ir.Value | None], second: Sequence[ir.Value | None]) -> bool:
     pairs = [(numpy_of(a), numpy_of(b)) for a, b in zip(first, second, strict=True)]
     return all(a is not None and b is not None and a.dtype == b.dtype and a.item() == b.item() for a, b in pairs)
@@ -264,6 +277,8 @@ def _align_channels(graph: ir.Graph) -> None:
         source, weight = activation_dequantize(node.inputs[0]), producer(node.inputs[1], "DequantizeLinear")
         shape, result = static_shape(node.inputs[0]), static_shape(node.outputs[0])
         if source is None or weight is None or shape is None or result is None or not _wants_alignment(node, shape, result):
+            continue
+        if _is_wide(source):
             continue
         values = numpy_of(weight.inputs[0])
         if values is None or weight.inputs[0] is None or len(weight.inputs[0].uses()) != 1:

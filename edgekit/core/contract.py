@@ -119,6 +119,8 @@ class EntryOutcome(Record):
             converter fused it away exactly), ``dropped`` (the entry is not in the file).
         tensor: Name of the tensor in the target's file, where there is one.
         dtype: Its type there.
+        bits: Bits one stored value takes there, for weights; 0 where unknown.
+        block_size: Weights that share one scale there; None: one scale a channel or tensor.
         zero_point_shift: Integer there minus integer in the contract (128 for int8 -> uint8).
         reason: Why it is not simply honoured.
     """
@@ -127,6 +129,8 @@ class EntryOutcome(Record):
     outcome: Literal["honoured", "re-typed", "folded", "dropped"]
     tensor: str = ""
     dtype: str = ""
+    bits: int = 0
+    block_size: int | None = None
     zero_point_shift: int = 0
     reason: str = ""
 
