@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from edgekit.core.tensors import Array
 
-__all__ = ["fuse_for_integers"]
+__all__ = ["fuse_for_integers", "replace_by_gemm"]
 
 _MOVEMENTS = {
     "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
@@ -109,8 +109,7 @@ def _lower_linear(graph: ir.Graph) -> None:
         shape = static_shape(matmul.outputs[0])
         if weight is None or shape is None or activation_dequantize(matmul.inputs[0]) is None:
             continue
-        last, bias = _added_bias(matmul)
-        _replace_by_gemm(graph, matmul, last, weight, bias, shape)
+        replace_by_gemm(graph, matmul, weight, shape)
 
 
 def _transposed_weight(value: ir.Value | None) -> ir.Value | None:
@@ -133,9 +132,16 @@ def _added_bias(matmul: ir.Node) -> tuple[ir.Node, ir.Value | None]:
     return matmul, None
 
 
-def _replace_by_gemm(
-    graph: ir.Graph, matmul: ir.Node, last: ir.Node, weight: ir.Value, bias: ir.Value | None, shape: tuple[int, ...]
-) -> None:
+def replace_by_gemm(graph: ir.Graph, matmul: ir.Node, weight: ir.Value, shape: tuple[int, ...]) -> None:
+    """Multiply all rows of ``x`` at once, adding the bias: ``Reshape -> Gemm -> Reshape``.
+
+    Args:
+        graph: Edited in place.
+        matmul: ``x @ w``, followed by the addition of a bias or not.
+        weight: ``[O, I]``.
+        shape: Shape of the result, ``[..., O]``.
+    """
+    last, bias = _added_bias(matmul)
     source, result = matmul.inputs[0], last.outputs[0]
     if source is None:
         return

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.converters.onnx_graph import add_constant, insert_before, make, numpy_of, rename_constant, replace
+from edgekit.converters.onnx_graph import add_constant, insert_before, make, numpy_of, rename_constant, replace, static_shape
+from edgekit.converters.onnx_rewrite import replace_by_gemm
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,6 +40,8 @@ def store_weights(graph: ir.Graph, weights: Iterable[SmallWeight]) -> None:
         value, order = _find(graph, weight)
         if value is None:
             continue
+        if not weight.is_dynamic:
+            value, order = _as_gemm(graph, value, weight, order)
         products = [node for node, position in value.uses() if position == 1 and node.op_type in {"Gemm", "MatMul"}]
         if weight.is_dynamic and len(products) == len(value.uses()):
             for node in products:
@@ -83,6 +86,29 @@ def _find(graph: ir.Graph, weight: SmallWeight) -> tuple[ir.Value | None, tuple[
         if order is not None and value.uses():
             return value, order
     return None, ()
+
+
+def _as_gemm(graph: ir.Graph, value: ir.Value, weight: SmallWeight, order: tuple[int, ...]) -> tuple[ir.Value, tuple[int, ...]]:
+    """Turn products of a tensor of more than two axes into Gemm: float rows times restored weights.
+
+    ONNX Runtime fuses a restored weight and a MatMul into MatMulNBits, which on processors rounds the other operand to 8 bits
+    unless a session option forbids it (``session.qdq_matmulnbits_accuracy_level``). Weight-only rounds nothing else.
+    """
+    products = [node for node, position in value.uses() if node.op_type == "MatMul" and position == 1]
+    turned = [node for node, _ in value.uses() if node.op_type == "Transpose"]
+    products += [node for transpose in turned for node, position in transpose.outputs[0].uses() if node.op_type == "MatMul"]
+    shapes = [static_shape(node.outputs[0]) for node in products]
+    if not products or any(shape is None for shape in shapes):
+        return value, order
+    matrix = add_constant(graph, f"{weight.buffer}_matrix", weight.decoded)
+    for node, shape in zip(products, shapes, strict=True):
+        if shape is not None:
+            replace_by_gemm(graph, node, matrix, shape)
+    for transpose in turned:
+        graph.remove(transpose, safe=True)
+    graph.initializers.pop(str(value.name))
+    rename_constant(graph, matrix, weight.buffer)
+    return matrix, (0, 1)
 
 
 def _as_int4(integers: Array) -> Array:
