@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgekit.core.recipe import Quantize, Recipe
     from edgekit.core.task import Task, load_task
     from edgekit.core.validation import ValidationReport
-    from edgekit.pipeline import compress, export, validate
+    from edgekit.pipeline import check_calibration, compress, export, validate
 
 __version__ = "0.1.0"
 
@@ -38,6 +38,7 @@ _HOMES = {
     "Task": "core.task",
     "ValidationReport": "report",  # with its notebook renderer
     "agreement": "core.metric",
+    "check_calibration": "pipeline",
     "compress": "pipeline",
     "export": "pipeline",
     "finish_qat": "compression.quantize.training.session",
@@ -61,6 +62,7 @@ __all__ = [
     "ValidationReport",
     "__version__",
     "agreement",
+    "check_calibration",
     "compress",
     "export",
     "finish_qat",

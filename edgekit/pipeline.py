@@ -16,6 +16,7 @@ from typing import Any
 from edgekit import registry
 from edgekit.core import worker
 from edgekit.core.artifact import Artifact, ExportOptions
+from edgekit.core.calibration import CalibrationReport
 from edgekit.core.compressed import Compressed, read_record
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import OutputError, UsageError
@@ -26,7 +27,7 @@ from edgekit.core.run import Manifest, RunFolder, now, tool_versions
 from edgekit.core.task import Task, load_task
 from edgekit.core.validation import ValidationReport
 
-__all__ = ["Artifacts", "compress", "export", "read_recipe", "validate"]
+__all__ = ["Artifacts", "check_calibration", "compress", "export", "read_recipe", "validate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,38 @@ def _save_run(state: Compressed, output: Path, *, source: Path | None) -> Compre
         state = state.save(run.compressed)
         run.record_stage("compress", digest=sha256(run.compressed / "compressed.json"))
     return dataclasses.replace(state, folder=RunFolder(output).compressed)
+
+
+def check_calibration(
+    task: Task,
+    *,
+    recipe: str | Path | Recipe = "int8",
+    estimator: str | None = None,
+    sample_count: int | None = None,
+    progress: Progress = silent,
+) -> CalibrationReport:
+    """Examine a task's calibration data: is it good enough, and how many samples are needed?
+
+    Args:
+        task: Model, calibration data, and evaluation data where there is some.
+        recipe: Whose quantize step is examined.
+        estimator: Another way to estimate ranges than the recipe's.
+        sample_count: Another limit of samples than the recipe's.
+        progress: Called as the work advances.
+
+    Raises:
+        RecipeError: The recipe needs no calibration.
+        DataError: No calibration data, or bad data.
+    """
+    from edgekit.compression.doctor.check import examine_calibration
+    from edgekit.report import calibration  # lets notebooks draw the result
+
+    changes = {"estimator": estimator, "sample_count": sample_count}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    plan = read_recipe(recipe)
+    plan = plan.replace(steps=tuple(step.replace(**changes) if step.kind == "quantize" else step for step in plan.steps))
+    report: calibration.CalibrationReport = examine_calibration(task, recipe=plan, progress=progress)
+    return report
 
 
 def export(

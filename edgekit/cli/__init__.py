@@ -16,12 +16,14 @@ from edgekit.cli.exit_codes import explain_failure
 __all__ = ["COMMANDS", "EXAMPLES", "main"]
 
 COMMANDS = {
+    "calibrate": "Is a task's calibration data good enough, and how many samples are needed?",
     "compress": "Make a task's model small: write a run folder with the compressed program.",
     "export": "Convert a run's program into files for its targets.",
     "validate": "Run a run's artifacts on devices and decide: SHIP, BLOCK or INCONCLUSIVE.",
     "report": "Show what validating a run found.",
     "demo": "Compress, export, validate and report in one go.",
     "recipes": "List the words of which recipes are made.",
+    "capabilities": "List which operators become integers, and what runs them on each target.",
     "devices": "List device profiles.",
     "doctor": "Show what is installed, and which targets and runtimes work here.",
 }
