@@ -58,7 +58,7 @@ def fold_constants(module: GraphModule) -> None:
         read = max((value.numel() for value in held.values() if value is not None), default=0)
         if node.meta["val"].numel() > max(_MOST_FOLDED, read):
             continue
-        arguments, keywords = map_arg((node.args, node.kwargs), lambda source, held=held: held[source])
+        arguments, keywords = map_arg((node.args, node.kwargs), held.__getitem__)
         with torch.no_grad():
             result = node.target(*arguments, **keywords)
         made = put_constant(module, f"{node.name}_constant", result, before=node)

@@ -33,7 +33,7 @@ def spell_out_attention(module: GraphModule) -> None:
 
 
 def _is_plain(node: Node) -> bool:
-    return node.kwargs.get("beta", 1) == 1 and node.kwargs.get("alpha", 1) == 1
+    return bool(node.kwargs.get("beta", 1) == 1 and node.kwargs.get("alpha", 1) == 1)
 
 
 def _spell_out(module: GraphModule, node: Node) -> None:

@@ -1,8 +1,8 @@
 """Captured program -> canonical float graph: one form for each thing the quantizer must recognise.
 
 In order: drop what does nothing at inference; make in-place operators functional; compute what is constant; write data
-movement, attention and arithmetic in one way each (:mod:`movement`, :mod:`attention`, :mod:`arithmetic`); fold batch
-normalisation into the convolution or linear layer before it, and turn one that stands alone into a depthwise 1x1
+movement, attention and arithmetic in one way each (:mod:`movement`, :mod:`chains`, :mod:`attention`, :mod:`arithmetic`); fold
+batch normalisation into the convolution or linear layer before it, and turn one that stands alone into a depthwise 1x1
 convolution (an integer kernel everywhere). The result computes the same function; :func:`canonicalize` checks it.
 """
 
@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Node
 
 from edgekit.compression.quantize.arithmetic import fold_constants, fold_into_layers, spell_out_arithmetic
 from edgekit.compression.quantize.attention import spell_out_attention
+from edgekit.compression.quantize.chains import shorten_chains
 from edgekit.compression.quantize.movement import spell_out_movement
 from edgekit.compression.quantize.nodes import constant, copy_used, describe_values, put_constant
 from edgekit.core.errors import ContractError
@@ -59,6 +60,7 @@ def canonicalize(program: ExportedProgram, arguments: Sequence[torch.Tensor]) ->
     _remove_identities(module)
     describe_values(module)
     spell_out_movement(module)
+    shorten_chains(module)
     fold_constants(module)
     spell_out_attention(module)
     spell_out_arithmetic(module)

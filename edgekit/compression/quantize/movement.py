@@ -31,8 +31,10 @@ aten = torch.ops.aten
 _SPLITS = {"aten.chunk.default", "aten.split.Tensor", "aten.split_with_sizes.default", "aten.split.sizes"}
 _VIEWS = {"aten.view.default", "aten._unsafe_view.default", "aten.reshape_as.default", "aten.view_as.default"}
 _NAMED_PADDING = {
-    "aten.conv1d.padding": aten.conv1d.default, "aten.conv2d.padding": aten.conv2d.default, "aten.conv3d.padding": aten.conv3d.default,
-}  # fmt: skip
+    "aten.conv1d.padding": aten.conv1d.default,
+    "aten.conv2d.padding": aten.conv2d.default,
+    "aten.conv3d.padding": aten.conv3d.default,
+}
 _ADAPTIVE = {
     "aten.adaptive_avg_pool1d.default": aten.avg_pool1d.default,
     "aten.adaptive_avg_pool2d.default": aten.avg_pool2d.default,

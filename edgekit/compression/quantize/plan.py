@@ -281,10 +281,7 @@ def _fused_end(node: Node, family: Family) -> Node:
 def _name_values(module: GraphModule, kernels: Sequence[Kernel]) -> dict[Node, Value]:
     """A value for each kernel's result and each float value or input a kernel reads, in graph order."""
     by_end = {kernel.end: kernel for kernel in kernels}
-    read: dict[Node, Kernel] = {}
-    for kernel in kernels:
-        for argument in kernel.activation_arguments:
-            read.setdefault(argument, kernel)
+    read = {argument: kernel for kernel in reversed(kernels) for argument in kernel.activation_arguments}
     nodes = [node for node in module.graph.nodes if node in by_end or node in read]
     layers = [_layer_of_value(node, by_end, read) for node in nodes]
     taken: Counter[str] = Counter()
