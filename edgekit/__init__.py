@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgekit.core.recipe import Quantize, Recipe
     from edgekit.core.task import Task, load_task
     from edgekit.core.validation import ValidationReport
+    from edgekit.device_tests.audit import audit
     from edgekit.pipeline import check_calibration, compress, export, validate
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ _HOMES = {
     "Task": "core.task",
     "ValidationReport": "report",  # with its notebook renderer
     "agreement": "core.metric",
+    "audit": "device_tests.audit",
     "check_calibration": "pipeline",
     "compress": "pipeline",
     "export": "pipeline",
@@ -62,6 +64,7 @@ __all__ = [
     "ValidationReport",
     "__version__",
     "agreement",
+    "audit",
     "check_calibration",
     "compress",
     "export",

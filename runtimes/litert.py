@@ -21,6 +21,7 @@ from edgekit.core.tensors import DType, TensorSpec, check_inputs
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
+    from edgekit.core.stored import StoredFile
     from edgekit.core.tensors import Array
 
 __all__ = ["RUNTIME", "LiteRTRuntime", "LiteRTSession"]
@@ -68,6 +69,14 @@ class LiteRTRuntime:
         make_interpreter(data, str(artifact.path), threads=1)  # refuses a damaged file before Python reads it unverified
         replay = Replay(data, artifact.contract_report, contract, recorded)
         return replay.run(make_interpreter(replay.model, f"{artifact.path}, cut into layers", threads=threads))
+
+    def read_file(self, path: Path, inputs: Mapping[str, Array]) -> StoredFile:  # noqa: ARG002  reading it is enough
+        """What a ``.tflite`` file holds; see :mod:`edgekit.runtimes.litert_stored`."""
+        from edgekit.runtimes.litert_stored import read_file
+
+        data = read_model(path)
+        make_interpreter(data, str(path), threads=1)  # refuses a damaged file before Python reads it unverified
+        return read_file(data)
 
 
 class LiteRTSession:

@@ -21,6 +21,7 @@ from edgekit.core.tensors import DType, TensorSpec, check_inputs
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
+    from edgekit.core.stored import StoredFile
     from edgekit.core.tensors import Array
 
 __all__ = ["RUNTIME", "OnnxRuntime", "OnnxSession", "sums_saturate"]
@@ -112,6 +113,12 @@ class OnnxRuntime:
         layers = cut(data, artifact.contract_report, contract, recorded)
         session = _open(layers.model, f"{artifact.path} (cut into layers)", threads=threads, options={})
         return layers.run(session, recorded)
+
+    def read_file(self, path: Path, inputs: Mapping[str, Array]) -> StoredFile:
+        """What a ``.onnx`` file holds and which kernels run for it; see :mod:`edgekit.runtimes.onnxruntime_stored`."""
+        from edgekit.runtimes.onnxruntime_stored import read_file
+
+        return read_file(path.read_bytes(), str(path), inputs)
 
 
 RUNTIME = OnnxRuntime()

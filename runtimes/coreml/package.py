@@ -85,7 +85,7 @@ def _read_model(model: Any, file: Path) -> Program:
     if function.opset not in function.block_specializations:
         raise IntegrityError(f"it has no block for its own opset '{function.opset}'.")
     inputs = tuple(_variable(declared) for declared in function.inputs)
-    operations, constants = _read_block(function.block_specializations[function.opset], WeightFiles(file.parent))
+    operations, constants, types = _read_block(function.block_specializations[function.opset], WeightFiles(file.parent))
     variables = {variable.name: variable for variable in inputs}
     variables |= {output.name: output for operation in operations for output in operation.outputs}
     return Program(
@@ -95,6 +95,7 @@ def _read_model(model: Any, file: Path) -> Program:
         constants=constants,
         variables=variables,
         opset=function.opset,
+        constant_types=types,
     )
 
 
@@ -116,13 +117,15 @@ def _feature(feature: Any, variables: Mapping[str, Variable]) -> TensorSpec:
     return TensorSpec.parse({"name": feature.name, "shape": shape, "dtype": dtype}, source=f"feature '{feature.name}'")
 
 
-def _read_block(block: Any, weights: WeightFiles) -> tuple[tuple[Operation, ...], dict[str, Value]]:
+def _read_block(block: Any, weights: WeightFiles) -> tuple[tuple[Operation, ...], dict[str, Value], dict[str, str]]:
     constants: dict[str, Value] = {}
+    types: dict[str, str] = {}
     operations: list[Operation] = []
     for message in block.operations:
         outputs = tuple(_variable(declared) for declared in message.outputs)
         if message.type == "const":
             constants[outputs[0].name] = _value(message.attributes["val"], weights)
+            types[outputs[0].name] = outputs[0].dtype
             continue
         name = str(_value(message.attributes["name"], weights)) if "name" in message.attributes else outputs[0].name
         if message.blocks:
@@ -132,18 +135,22 @@ def _read_block(block: Any, weights: WeightFiles) -> tuple[tuple[Operation, ...]
             )
         # constexpr operations up to iOS 17 keep their parameters as attributes, later ones as inputs
         inputs: dict[str, tuple[str | Literal, ...]] = {
-            key: (Literal(_value(value, weights)),) for key, value in message.attributes.items() if key != "name"
+            key: (_literal(value, weights),) for key, value in message.attributes.items() if key != "name"
         }
         inputs |= {argument: _bindings(bound, weights) for argument, bound in message.inputs.items()}
         operations.append(Operation(type=message.type, name=name, inputs=inputs, outputs=outputs))
-    return tuple(operations), constants
+    return tuple(operations), constants, types
 
 
 def _bindings(argument: Any, weights: WeightFiles) -> tuple[str | Literal, ...]:
     return tuple(
-        binding.name if binding.WhichOneof("binding") == "name" else Literal(_value(binding.value, weights))
+        binding.name if binding.WhichOneof("binding") == "name" else _literal(binding.value, weights)
         for binding in argument.arguments
     )
+
+
+def _literal(message: Any, weights: WeightFiles) -> Literal:
+    return Literal(_value(message, weights), _tensor_type(message.type)[0])
 
 
 def _value(message: Any, weights: WeightFiles) -> Value:

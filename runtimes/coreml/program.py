@@ -34,9 +34,10 @@ class Variable:
 
 @dataclasses.dataclass(frozen=True)
 class Literal:
-    """A constant written into an argument itself."""
+    """A constant written into an argument itself, and its type in the file."""
 
     value: Value
+    dtype: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Program:
         constants: Variable name -> decoded constant.
         variables: Every input and every tensor the operations compute, by name.
         opset: e.g. ``"CoreML7"`` (iOS 17).
+        constant_types: Variable name -> type of a constant in the file; ``"int4"`` is decoded into int8.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -75,3 +77,4 @@ class Program:
     constants: Mapping[str, Value]
     variables: Mapping[str, Variable]
     opset: str
+    constant_types: Mapping[str, str] = dataclasses.field(default_factory=dict)

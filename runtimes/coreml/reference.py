@@ -19,6 +19,7 @@ from edgekit.core.tensors import check_inputs
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
+    from edgekit.core.stored import StoredFile
     from edgekit.core.tensors import Array, TensorSpec
     from edgekit.runtimes.coreml.executor import Executable
 
@@ -120,6 +121,12 @@ class ReferenceRuntime:
 
         session = self.load(artifact.path, threads=threads)
         return replay_layers(session.executable, session.inputs, artifact.contract_report, contract, recorded)
+
+    def read_file(self, path: Path, inputs: Mapping[str, Array]) -> StoredFile:  # noqa: ARG002  reading it is enough
+        """What a package holds; see :mod:`edgekit.runtimes.coreml.stored`."""
+        from edgekit.runtimes.coreml.stored import read_file
+
+        return read_file(path)
 
 
 def _precision(options: Mapping[str, Any]) -> Any:

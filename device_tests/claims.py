@@ -1,0 +1,213 @@
+"""What the compressed program claims of each weight: its integers, how its layer computes, and how much of the work it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit.core.stored import Arithmetic
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+    from torch.fx import Node
+
+    from edgekit.core.compressed import Compressed
+    from edgekit.core.contract import TensorQuantization
+    from edgekit.core.tensors import Array
+
+__all__ = ["Claim", "Claims", "floor_bytes", "read_claims"]
+
+_LINEAR = {"linear", "conv1d", "conv2d", "conv3d", "convolution"}
+_TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+_PRODUCTS = {"matmul", "mm", "bmm", "addmm", "baddbmm"}
+_RECURRENT = {"lstm", "gru"}
+_MULTIPLIES = _LINEAR | _TRANSPOSED | _PRODUCTS | _RECURRENT
+_MOVES = {
+    "view", "reshape", "_unsafe_view", "flatten", "permute", "transpose", "t", "squeeze", "unsqueeze", "contiguous", "clone",
+    "expand", "pad", "constant_pad_nd", "slice", "select", "cat", "getitem", "_to_copy", "to",
+}  # fmt: skip
+_BITS = {"int4": 4, "int8": 8, "int16": 16, "int32": 32, "float16": 16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One weight of the contract.
+
+    Args:
+        entry: The contract's entry.
+        values: Its integers (or float16 values) in the program's layout.
+        arithmetic: How its layer computes.
+        macs: Multiply-accumulates of its layer.
+        source: The float weight it came from, in the same layout; None where there is none of this shape.
+    """
+
+    entry: TensorQuantization
+    values: Array
+    arithmetic: Arithmetic
+    macs: int
+    source: Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Claims:
+    """Every weight, and the work of the whole program.
+
+    Args:
+        weights: Claims in the contract's order.
+        total_macs: Multiply-accumulates of one inference.
+        integer_macs: Those of layers whose operands are integers.
+        moves_channels: The recipe moved factors between channels, so a source fits only up to these.
+    """
+
+    weights: tuple[Claim, ...]
+    total_macs: int
+    integer_macs: int
+    moves_channels: bool
+
+
+def read_claims(compressed: Compressed) -> Claims:
+    """Read a compressed program's claims."""
+    program = compressed.program
+    constants, nodes = _constants(program), {node.name: node for node in program.graph.nodes}
+    sources = _Sources(compressed)
+    work = {node: (_macs(node), _arithmetic(node)) for node in program.graph.nodes if _operator(node) in _MULTIPLIES}
+    claims = []
+    for entry in compressed.contract.parameters:
+        if entry.role == "weight":
+            reader = next((user for user in _readers(nodes[entry.node]) if user in work), None)
+            macs, arithmetic = work[reader] if reader is not None else (0, "float")
+            values = constants[entry.node]
+            claims.append(Claim(entry, values, arithmetic, macs, sources.of(entry)))
+    integer = sum(macs for macs, arithmetic in work.values() if arithmetic == "integer")
+    steps = [step for step in compressed.recipe.steps if getattr(step, "kind", "") == "quantize"]
+    moves = any(getattr(step, "equalization", False) or getattr(step, "smoothing", None) is not None for step in steps)
+    return Claims(tuple(claims), sum(macs for macs, _ in work.values()), integer, moves)
+
+
+def floor_bytes(compressed: Compressed) -> int:
+    """Bytes that the program's constants need at least: integers at their width, scales, biases, whatever stays float."""
+    entries = {entry.node: entry for entry in compressed.contract.parameters}
+    skipped = {name for node in compressed.program.graph.nodes for name in _zero_points(node)}
+    total = 0.0
+    for name, values in _constants(compressed.program).items():
+        if name in entries:
+            total += values.size * _BITS[entries[name].dtype] / 8
+        elif name not in skipped:
+            total += values.nbytes
+    return round(total)
+
+
+def _zero_points(node: Node) -> Iterator[str]:
+    """Names of the zero points that a dequantize node reads: symmetric, so no file needs them."""
+    if _operator(node).startswith("dequantize") and len(node.args) > 2:
+        name = getattr(node.args[2], "name", "")
+        if name:
+            yield name
+
+
+def _constants(program: ExportedProgram) -> dict[str, Array]:
+    """Value of every parameter, buffer and constant by its placeholder."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    held: dict[str, Any] = {**program.state_dict, **program.constants}
+    return {node: held[name].detach().numpy() for node, name in names.items() if hasattr(held.get(name), "detach")}
+
+
+def _operator(node: Node) -> str:
+    target = node.target
+    return str(getattr(getattr(target, "overloadpacket", target), "__name__", "")) if node.op == "call_function" else ""
+
+
+def _readers(node: Node) -> Iterator[Node]:
+    """Operators that read a constant, perhaps dequantized and moved."""
+    pending = list(node.users)
+    while pending:
+        user = pending.pop(0)
+        name = _operator(user)
+        if name.startswith("dequantize") or (name in _MOVES and name not in _MULTIPLIES):
+            pending.extend(user.users)
+        else:
+            yield user
+
+
+def _arithmetic(node: Node) -> Arithmetic:
+    """``integer`` where both operands come straight from integers; ``dynamic`` where the data's scale is computed."""
+    positions = (1, 2) if _operator(node) in {"addmm", "baddbmm"} else (0, 1)
+    origins = [_origin(node.args[position]) for position in positions]
+    if any(not origin.startswith("dequantize") for origin in origins):
+        return "float"
+    return "dynamic" if any(origin.endswith(".tensor") for origin in origins) else "integer"
+
+
+def _origin(argument: Any) -> str:
+    """What makes an operand, moves seen through: operator and overload."""
+    current = argument
+    while hasattr(current, "op") and _operator(current) in _MOVES and current.args and hasattr(current.args[0], "op"):
+        current = current.args[0]
+    name = _operator(current) if hasattr(current, "op") else ""
+    return f"{name}.{getattr(current.target, '_overloadname', '')}" if name else ""
+
+
+def _macs(node: Node) -> int:
+    name, shape = _operator(node), _shape(node)
+    outputs = int(np.prod(shape))
+    if name in _PRODUCTS:
+        return outputs * _shape(node.args[1 if name in {"addmm", "baddbmm"} else 0])[-1]
+    if name in _RECURRENT:
+        data, weights = _shape(node.args[0]), [part for part in _listed(node.args) if len(_shape(part)) == 2]
+        return int(np.prod(data[:2])) * sum(int(np.prod(_shape(weight))) for weight in weights)
+    per_channel = int(np.prod(_shape(node.args[1])[1:]))
+    return (int(np.prod(_shape(node.args[0]))) if name in _TRANSPOSED else outputs) * per_channel
+
+
+def _listed(arguments: Any) -> list[Any]:
+    return [part for argument in arguments if isinstance(argument, list | tuple) for part in argument]
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    value = getattr(node, "meta", {}).get("val")
+    value = value[0] if isinstance(value, tuple | list) else value
+    return tuple(int(size) for size in getattr(value, "shape", ()))
+
+
+class _Sources:
+    """Float weights by layer, batch normalisation folded into them as the quantizer does.
+
+    Args:
+        compressed: Holds the float program.
+    """
+
+    def __init__(self, compressed: Compressed) -> None:
+        import torch
+
+        from edgekit.compression.quantize.canonical import canonicalize, constant
+
+        arguments = tuple(torch.from_numpy(values[0].copy()) for values in compressed.golden.inputs.values())
+        module = canonicalize(compressed.float_program, arguments)
+        self._found: dict[str, list[Array]] = {}
+        for node in module.graph.nodes:
+            if node.op != "call_function":
+                continue
+            layer = _layer(node)
+            for argument in [*node.args, *_listed(node.args)]:
+                value = constant(module, argument)
+                if value is not None and value.ndim >= 2:
+                    self._found.setdefault(layer, []).append(value.detach().numpy())
+        self._taken: dict[str, int] = {}
+
+    def of(self, entry: TensorQuantization) -> Array | None:
+        """The source of an entry: of its layer, of its shape; a layer that holds several gives them in order."""
+        alike = [value for value in self._found.get(entry.layer, []) if value.shape == entry.shape]
+        key = f"{entry.layer} {entry.shape}"
+        place = self._taken.get(key, 0)
+        self._taken[key] = place + 1
+        return alike[min(place, len(alike) - 1)] if alike else None
+
+
+def _layer(node: Node) -> str:
+    stack: Mapping[str, Any] = node.meta.get("nn_module_stack") or {}
+    names = list(stack.values())
+    return str(names[-1][0]) if names else ""
