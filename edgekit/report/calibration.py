@@ -144,8 +144,8 @@ def _body(report: CalibrationReport) -> str:
             "<h2>Findings</h2>",
             f'<div class="table"><table class="gates"><tbody>{"".join(findings)}</tbody></table></div>' if findings else none,
             "<h2>Tensors</h2>",
-            '<p class="lead">Tail: the largest magnitude over the one that 99.9 % of the values stay below. Settled: samples after'
-            " which the scale stays near its final value. Dead: channels that never change.</p>",
+            '<p class="lead">Tail: the largest magnitude over the one that 99.9 % of the values stay below. Settled: samples'
+            " after which the scale stays near its final value. Dead: channels that never change.</p>",
             _table(_TENSOR_HEADINGS, _tensor_rows(_by_tail(report.tensors))),
         ]
     )
