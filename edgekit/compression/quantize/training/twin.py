@@ -99,7 +99,6 @@ class _Builder:
         self.graph = Graph()
         self.copies: dict[Node, Node] = {}
         self.graph.output(self.graph.graph_copy(module.graph, self.copies))
-        self.graph.set_codegen(module.graph._codegen)  # how arguments and results are nested
         fixed = {value.group for value in plan.values.values() if value.fixed_range is not None}
         unions = _group_ranges(plan, ranges)
         self.grids = {
