@@ -18,7 +18,7 @@ import shutil
 import sys
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +32,15 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import Node
 
+    from edgekit.converters.weights import SmallWeight
     from edgekit.core.compressed import Compressed
     from edgekit.core.tensors import Array
 
 __all__ = ["CONVERTER", "CoreMLConverter", "quiet_coremltools"]
 
 _INT8_IOS = 17
+_SMALL_WEIGHTS_IOS = 16
+_BLOCKS_IOS = 18
 _INPUT_DTYPES = {"float32": "float32", "float16": "float16", "int32": "int32", "int64": "int32"}
 """Model input -> what a Core ML model can be given (FeatureTypes.proto knows no int64)."""
 
@@ -66,21 +69,20 @@ class CoreMLConverter:
     def convert(self, compressed: Compressed, *, output: Path, options: ExportOptions) -> Artifact:
         """Write the package into ``output`` and say what became of every contract entry.
 
+        Activations of 16 bits and inputs quantized at run time do not exist in Core ML: such layers get float kernels over
+        their int8 weights, and the report says so.
+
         Raises:
-            ContractError: int8 for an iOS without integer operations.
+            ContractError: The recipe needs a later iOS than was asked for.
             UnsupportedOpError: Names the operator, its layer and what to do.
             ConversionError: coremltools refused the program.
         """
         from edgekit.converters.coreml_report import read_contract
 
-        if compressed.contract.entries and options.minimum_ios_version < _INT8_IOS:
-            raise ContractError(
-                f"int8 needs iOS {_INT8_IOS} or later, but minimum_ios_version is {options.minimum_ios_version}: Core ML had no"
-                f" integer activations before. Export with minimum_ios_version={_INT8_IOS}, or recipe 'none' for older phones."
-            )
+        ios = _lowest_ios(compressed, options)
         inputs, outputs = _edges(compressed)
         with quiet_coremltools():
-            model = _convert(compressed, inputs, outputs, options)
+            model = _convert(compressed, inputs, outputs, options, ios)
             path = _write(model, output / "model.mlpackage", compressed)
             report = read_contract(path, compressed.contract, biases=_biases(compressed), folded=_same_integers(compressed))
         return Artifact(
@@ -96,8 +98,39 @@ class CoreMLConverter:
             contract_report=report,
             versions=tool_versions(),
             options=options,
-            notes=_notes(compressed, options),
+            notes=_notes(compressed, options, ios),
         )
+
+
+def _lowest_ios(compressed: Compressed, options: ExportOptions) -> int:
+    """The iOS to convert for: what was asked for, else the first that has everything the recipe needs, 17 at least.
+
+    Raises:
+        ContractError: What was asked for is too old.
+    """
+    contract = compressed.contract
+    weights = [entry for entry in contract.parameters if entry.role == "weight"]
+    blocks = [entry for entry in weights if entry.block_size is not None]
+    asked = options.minimum_ios_version
+    if asked is None:
+        return _BLOCKS_IOS if blocks or any(entry.dtype == "int4" for entry in weights) else _INT8_IOS
+    if any(entry.dtype == "int8" for entry in contract.activations) and asked < _INT8_IOS:
+        raise ContractError(
+            f"int8 needs iOS {_INT8_IOS} or later, but minimum_ios_version is {asked}: Core ML had no"
+            f" integer activations before. Export with minimum_ios_version={_INT8_IOS}, or recipe 'none' for older phones."
+        )
+    if blocks and asked < _BLOCKS_IOS:
+        raise ContractError(
+            f"Layer '{blocks[0].layer}' has one scale for {blocks[0].block_size} weights, which needs iOS {_BLOCKS_IOS}, but"
+            f" minimum_ios_version is {asked}. Export with minimum_ios_version={_BLOCKS_IOS}, or compress with one scale a"
+            " channel."
+        )
+    if weights and asked < _SMALL_WEIGHTS_IOS:
+        raise ContractError(
+            f"Small weights need iOS {_SMALL_WEIGHTS_IOS} or later, but minimum_ios_version is {asked}."
+            f" Export with minimum_ios_version={_SMALL_WEIGHTS_IOS}, or recipe 'none' for older phones."
+        )
+    return asked
 
 
 @contextlib.contextmanager
@@ -136,35 +169,48 @@ def _edges(compressed: Compressed) -> tuple[tuple[TensorSpec, ...], tuple[Tensor
 
 
 def _convert(
-    compressed: Compressed, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], options: ExportOptions
+    compressed: Compressed, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], options: ExportOptions, ios: int
 ) -> Any:
     import coremltools
     import numpy as np
 
     from edgekit.converters.coreml_lowering import lower, naming_failures
+    from edgekit.converters.weights import is_weight_only, plain_weights, without_types
 
-    program = lower(compressed.program)
+    is_small = ios >= _BLOCKS_IOS  # int4 beside integer activations: a later pass stores it, for the frontend knows int8 only
+    plain, weights = plain_weights(
+        without_types(compressed, ["int16"]),
+        wanted=lambda entry: is_weight_only(entry) or (is_small and entry.dtype == "int4"),
+    )
+    program = lower(plain.program)
     with naming_failures(program):
         return coremltools.convert(
             program,
             convert_to="mlprogram",
             inputs=[coremltools.TensorType(name=s.name, shape=s.shape, dtype=np.dtype(s.dtype).type) for s in inputs],
             outputs=[coremltools.TensorType(name=s.name, dtype=np.dtype(s.dtype).type) for s in outputs],
-            minimum_deployment_target=getattr(coremltools.target, f"iOS{options.minimum_ios_version}"),
+            minimum_deployment_target=getattr(coremltools.target, f"iOS{ios}"),
             compute_precision=getattr(coremltools.precision, options.compute_precision.upper()),
-            pass_pipeline=_passes(program),
+            pass_pipeline=_passes(program, weights, ios),
             skip_model_load=True,
         )
 
 
-def _passes(program: ExportedProgram) -> Any:
+def _passes(program: ExportedProgram, weights: Sequence[SmallWeight], ios: int) -> Any:
     import coremltools
+    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
+
+    from edgekit.converters import coreml_weights
 
     pipeline: Any = coremltools.PassPipeline.DEFAULT
     unwanted = {_CHANGES_SCALES}
     if any(_is_quantize(node) and _source_grid(node) not in {None, _grid(node)} for node in program.graph_module.graph.nodes):
         unwanted.add(_MERGES_RESHAPE)
     pipeline.remove_passes(unwanted)
+    if weights:
+        registered: Any = PASS_REGISTRY.passes
+        registered[coreml_weights.PASS] = coreml_weights.storing(weights, ios=ios)
+        pipeline.append_pass(coreml_weights.PASS)
     return pipeline
 
 
@@ -246,9 +292,11 @@ def _manifest(digest: str) -> dict[str, Any]:
     }
 
 
-def _notes(compressed: Compressed, options: ExportOptions) -> tuple[str, ...]:
+def _notes(compressed: Compressed, options: ExportOptions, ios: int) -> tuple[str, ...]:
     wide = [spec.name for spec in compressed.record.inputs if spec.dtype == "int64"]
     notes = [f"Input '{name}' is int32 in the package: Core ML has no int64 inputs." for name in wide]
+    if ios > _INT8_IOS:
+        notes.append(f"The package needs iOS {ios}.")
     if options.compute_precision == "float32":
         notes.append("Compute precision float32: bit-faithful, but the Neural Engine runs float16 only.")
     elif compressed.contract.entries:

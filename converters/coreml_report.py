@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.converters.weights import precision_of
 from edgekit.core.contract import ContractReport, EntryOutcome, QuantizationContract, TensorQuantization
 from edgekit.core.errors import IntegrityError
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["read_contract"]
 
 _SHIFTS = {"int8": 0, "uint8": 128}
+_BITS = {"int4": 4, "int8": 8, "fp16": 16}
+_DTYPES = {"fp16": "float16"}
 _Key = tuple[float, int, tuple[int, ...]]
 
 
@@ -51,11 +54,12 @@ class _Integers:
 
 @dataclasses.dataclass(frozen=True)
 class _Weight:
-    """A compressed constant: integers, and scales flat along ``axis``."""
+    """A compressed constant: integers or float16 values, and scales laid out like them."""
 
     tensor: str
     data: Array
     scale: Array
+    dtype: str
 
 
 def read_contract(
@@ -74,15 +78,18 @@ def read_contract(
     """
     operations = _load(package)
     activations = _activations(operations)
-    found = _match(contract.activations, activations)
-    weights = {_digest(data): weight for weight in _weights(operations) for data in _orders(weight.data)}
+    found = _match([entry for entry in contract.activations if entry.dtype in _SHIFTS], activations)
+    weights: dict[str, list[_Weight]] = {}
+    for weight in _weights(operations):
+        for form in _forms(weight):
+            weights.setdefault(_digest(form.data), []).append(form)
     floats = _float_constants(operations)
     outcomes = []
     for entry in contract.entries:
         if entry.op == "constant":
             outcomes.append(_operand_outcome(entry, operations))
         elif entry.role == "weight":
-            outcomes.append(_weight_outcome(entry, weights.get(entry.sha256)))
+            outcomes.append(_weight_outcome(entry, weights.get(entry.sha256, [])))
         elif entry.role == "bias":
             outcomes.append(_bias_outcome(entry, biases.get(entry.name), floats))
         else:
@@ -179,6 +186,9 @@ def _common_sequence(first: Sequence[_Key], second: Sequence[_Key]) -> Iterator[
 
 
 def _activation_outcome(entry: TensorQuantization, tensor: _Integers | None, same_as: str) -> EntryOutcome:
+    if entry.dtype not in _SHIFTS:
+        reason = f"Core ML has no {entry.dtype} activations: the layers around it compute in float over their int8 weights"
+        return EntryOutcome(name=entry.name, outcome="dropped", reason=reason)
     if tensor is None and same_as:
         reason = f"the integers are those of '{same_as}', moved or repeated: nothing to compute"
         return EntryOutcome(name=entry.name, outcome="folded", reason=reason)
@@ -207,12 +217,27 @@ def _half_advice(scale: Array, entry: TensorQuantization) -> str:
 
 def _weights(operations: Sequence[Any]) -> Iterator[_Weight]:
     for operation in operations:
+        name = operation.outputs[0].name
         if operation.op_type == "constexpr_affine_dequantize" and not np.any(operation.zero_point.val):
-            scale = np.atleast_1d(np.asarray(operation.scale.val, np.float32))
-            yield _Weight(operation.outputs[0].name, np.asarray(operation.quantized_data.val), scale)
+            data, scale = np.asarray(operation.quantized_data.val), np.asarray(operation.scale.val, np.float32)
+            if scale.size > 1:
+                scale = scale.reshape([-1 if axis == int(operation.axis.val) else 1 for axis in range(data.ndim)])
+            yield _Weight(name, data, scale, _dtype(operation.quantized_data))
         elif operation.op_type == "constexpr_blockwise_shift_scale" and operation.offset is None:
-            scale = np.asarray(operation.scale.val, np.float32).reshape(-1)
-            yield _Weight(operation.outputs[0].name, np.asarray(operation.data.val), scale)
+            data, scale = np.asarray(operation.data.val), np.asarray(operation.scale.val, np.float32)
+            yield _Weight(name, data, scale, _dtype(operation.data))
+        elif operation.op_type == "constexpr_cast":
+            yield _Weight(name, np.asarray(operation.source_val.val), np.ones(1, np.float32), "fp16")
+        elif operation.op_type == "const" and getattr(operation.outputs[0].val, "dtype", None) == np.float16:
+            yield _Weight(name, np.asarray(operation.outputs[0].val), np.ones(1, np.float32), "fp16")
+
+
+def _forms(weight: _Weight) -> list[_Weight]:
+    """The weight as it lies, and, for a matrix, transposed: coremltools folds transposes into weights."""
+    if weight.data.ndim != len("OI"):
+        return [weight]
+    turned = weight.scale.T if weight.scale.ndim == len("OI") else weight.scale
+    return [weight, dataclasses.replace(weight, data=weight.data.T, scale=turned)]
 
 
 def _operand_outcome(entry: TensorQuantization, operations: Sequence[Any]) -> EntryOutcome:
@@ -226,27 +251,40 @@ def _operand_outcome(entry: TensorQuantization, operations: Sequence[Any]) -> En
     return EntryOutcome(name=entry.name, outcome="dropped", reason="no constant of the file holds these integers on this grid")
 
 
-def _orders(data: Array) -> list[Array]:
-    """The integers as they lie, and, for a matrix, transposed: coremltools folds transposes into weights."""
-    return [data, data.T] if data.ndim == 2 else [data]
-
-
 def _digest(data: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(data).tobytes()).hexdigest()
 
 
-def _weight_outcome(entry: TensorQuantization, weight: _Weight | None) -> EntryOutcome:
-    if weight is None or weight.data.dtype != np.int8:
-        return EntryOutcome(name=entry.name, outcome="dropped", reason="no constant of the file holds these integers")
-    found = EntryOutcome(name=entry.name, outcome="honoured", tensor=weight.tensor, dtype="int8")
+def _weight_outcome(entry: TensorQuantization, candidates: Sequence[_Weight]) -> EntryOutcome:
     scale = np.asarray(entry.scale, np.float32)
-    if weight.scale.size != scale.size or not np.array_equal(weight.scale, scale):
-        off = float(np.abs(weight.scale / scale - 1).max()) if weight.scale.size == scale.size else float("nan")
-        reason = f"the integers are there, but their scales are off by up to {off:.2e} (relative)"
-        if np.array_equal(weight.scale, scale.astype(np.float16)):
-            reason += ": rounded to float16; export with compute_precision='float32' to keep them"
-        return found.replace(outcome="dropped", reason=reason)
+    fitting = [weight for weight in candidates if np.array_equal(weight.scale.reshape(-1), scale)]
+    if not candidates:
+        return EntryOutcome(name=entry.name, outcome="dropped", reason="no constant of the file holds these integers")
+    weight = (fitting or list(candidates))[0]
+    found = EntryOutcome(
+        name=entry.name,
+        outcome="honoured",
+        tensor=weight.tensor,
+        dtype=_DTYPES.get(weight.dtype, weight.dtype),
+        bits=_BITS.get(weight.dtype, 8),
+        block_size=entry.block_size,
+    )
+    if not fitting and entry.dtype != "float16":
+        return _rescaled(found, weight.scale.reshape(-1), scale)
+    if entry.dtype == "int4" and found.bits != _BITS["int4"]:
+        return found.replace(outcome="re-typed", reason="4 bits kept in 8: Core ML has 4-bit weights from iOS 18 (--ios 18)")
+    if precision_of(entry).activations == "dynamic-int8":
+        reason = "Core ML quantizes nothing at run time: a float kernel over the int8 weights"
+        return found.replace(outcome="re-typed", reason=reason)
     return found
+
+
+def _rescaled(found: EntryOutcome, scales: Array, expected: Array) -> EntryOutcome:
+    off = float(np.abs(scales / expected - 1).max()) if scales.size == expected.size else float("nan")
+    reason = f"the integers are there, but their scales are off by up to {off:.2e} (relative)"
+    if np.array_equal(scales, expected.astype(np.float16)):
+        reason += ": rounded to float16; export with compute_precision='float32' to keep them"
+    return found.replace(outcome="dropped", reason=reason)
 
 
 def _float_constants(operations: Sequence[Any]) -> dict[int, list[tuple[str, Array]]]:

@@ -155,10 +155,15 @@ def _updated(program: ExportedProgram, graph_module: Any, state: dict[str, Any])
 
     graph_module.graph.lint()
     graph_module.recompile()
+    signature = copy.deepcopy(program.graph_signature)
+    (before,) = (node for node in program.graph.nodes if node.op == "output")
+    (after,) = (node for node in graph_module.graph.nodes if node.op == "output")
+    for old, new in zip(before.all_input_nodes, after.all_input_nodes, strict=True):
+        signature.replace_all_uses(old.name, new.name)
     return ExportedProgram(
         root=graph_module,
         graph=graph_module.graph,
-        graph_signature=program.graph_signature,
+        graph_signature=signature,
         state_dict=state,
         range_constraints=program.range_constraints,
         module_call_graph=program.module_call_graph,

@@ -41,8 +41,8 @@ def _complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplet
 @option("--integer-io/--float-io", help="Model inputs and outputs are integers instead of float (TFLite, ONNX).")
 @option("--activation-type", type=click.Choice(["uint8", "int8"]), default="uint8", show_default=True,
         help="Integer type of activations in ONNX; uint8 is what ONNX Runtime is fast with on x86.")  # fmt: skip
-@option("--ios", type=click.Choice(["15", "16", "17", "18"]), default="17", show_default=True,
-        help="Lowest iOS the Core ML package must load on; int8 needs 17.")  # fmt: skip
+@option("--ios", type=click.Choice(["15", "16", "17", "18"]),
+        help="Lowest iOS the Core ML package must load on.  [default: 17, or 18 for 4-bit and block-wise weights]")  # fmt: skip
 @option("--compute-precision", type=click.Choice(["float16", "float32"]), default="float32", show_default=True,
         help="Core ML's precision for what is not integer.")  # fmt: skip
 @option("--float-baseline/--no-float-baseline", default=True, show_default=True,
@@ -55,7 +55,7 @@ def export(  # the options are the parameters
     target: tuple[str, ...],
     integer_io: bool,
     activation_type: str,
-    ios: str,
+    ios: str | None,
     compute_precision: str,
     float_baseline: bool,
     force: bool,
@@ -73,7 +73,7 @@ def export(  # the options are the parameters
     fields = {
         "integer_io": integer_io,
         "activation_type": activation_type,
-        "minimum_ios_version": int(ios),
+        "minimum_ios_version": int(ios) if ios else None,
         "compute_precision": compute_precision,
     }
     options = ExportOptions.parse(fields, source="export options")

@@ -21,13 +21,14 @@ class ExportOptions(Record):
         integer_io: Model inputs and outputs are the contract's integers instead of float32 (TFLite, ONNX).
         activation_type: Integer type of activations in ONNX: ``uint8`` is what ONNX Runtime's x86 kernels want
             (MLAS has no VNNI path for signed activations), ``int8`` keeps the contract's own. Same real numbers.
-        minimum_ios_version: Lowest iOS the Core ML package must load on (15 to 18; int8 needs 17).
+        minimum_ios_version: Lowest iOS the Core ML package must load on (15 to 18; int8 needs 17, 4-bit and block-wise weights
+            18); None: 17, or 18 where the recipe needs it.
         compute_precision: Core ML's precision for what is not integer.
     """
 
     integer_io: bool = False
     activation_type: Literal["uint8", "int8"] = "uint8"
-    minimum_ios_version: Literal[15, 16, 17, 18] = 17
+    minimum_ios_version: Literal[15, 16, 17, 18] | None = None
     compute_precision: Literal["float16", "float32"] = "float32"
 
 
