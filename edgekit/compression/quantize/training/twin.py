@@ -7,7 +7,7 @@
               layer   (float weight, clipped and rounded; float bias, rounded)
 
 Clamps stay in the copy, whether or not saturation will make them unnecessary in the program: that depends on the
-scales, which move. Weights that no integer kernel reads are trained as they are.
+scales, which move. Weights that are only stored small are rounded too; what stays float is trained as it is.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from edgekit.compression.quantize.canonical import constant
 from edgekit.compression.quantize.grid import Grid, activation_grid, wide_grid
 from edgekit.compression.quantize.lower import decide_grids, kernel_readers
 from edgekit.compression.quantize.training.fake_quantize import FakeActivation, FakeCopy, FakeLayer, WeightLimits
+from edgekit.compression.quantize.training.stored import FakeStored
 
 if TYPE_CHECKING:
     from edgekit.compression.quantize.plan import Kernel, Plan
@@ -69,6 +70,7 @@ def write_back(twin: Twin, module: GraphModule, plan: Plan) -> dict[Node, Range]
     attributes: dict[str, Any] = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
     attributes |= {str(kernel.node.args[kernel.family.bias or 0].target): layer.bias  # type: ignore[union-attr]
                    for kernel, layer in _layers(twin, plan) if layer.bias is not None}  # fmt: skip
+    attributes |= {_weight_name(kernel): getattr(twin, f"stored_{at}").weight for at, kernel in enumerate(plan.weight_only)}
     attributes |= {_weight_name(kernel): layer.clipped_weight() for kernel, layer in _layers(twin, plan)}
     with torch.no_grad():
         for name in {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}:
@@ -120,6 +122,8 @@ class _Builder:
         for at, kernel in enumerate(self.plan.kernels):
             if kernel.family.role == "weighted":
                 self.root[f"layer_{at}"] = self._insert_layer(kernel, f"layer_{at}")
+        for at, kernel in enumerate(self.plan.weight_only):
+            self._insert_stored(kernel, f"stored_{at}")
         readers = kernel_readers(self.plan)
         for node in self.plan.values:
             self._insert_grid(node, readers.get(node, ()))
@@ -157,6 +161,15 @@ class _Builder:
             maximum=maximum,
             layer=kernel.layer or kernel.node.name,
         )
+
+    def _insert_stored(self, kernel: Kernel, name: str) -> None:
+        node, family = self.copies[kernel.node], kernel.family
+        self.root[name] = FakeStored(self._parameter(_weight_name(kernel)), kernel)
+        with self.graph.inserting_before(node):
+            node.update_arg(family.weight or 0, self.graph.call_module(name))
+        bias = node.args[family.bias] if family.bias is not None and len(node.args) > family.bias else None
+        if isinstance(bias, Node) and bias.op == "get_attr":
+            self._parameter(str(bias.target))
 
     def _parameter(self, name: str) -> nn.Parameter:
         """The one trainable tensor behind a constant's name."""
