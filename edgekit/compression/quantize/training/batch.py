@@ -1,29 +1,67 @@
-"""Let a graph that was traced for one batch size take any: training on one sample a step would take days.
+"""Call a graph that was traced for one batch size with any: training on one sample a step would take days.
 
-A traced graph holds the batch in the shapes given to reshape and its kin. Here the first of them becomes "whatever is left";
-whether that gave the same function is then tried out on data, not assumed.
+============ ===================================================================================================
+directly     the batch that reshape and its kin hold is replaced by "whatever is left"
+mapped       ``torch.vmap`` over traced batches: also where the batch was moved from its place, as in attention
+one by one   a call for each traced batch; always right, and slow
+============ ===================================================================================================
+
+Whether a way gives the same function is tried out on data, not assumed; the first that does is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 from torch.fx import GraphModule, Node
 
-__all__ = ["call_in_batches", "free_batch"]
+from edgekit.compression.quantize.training.fake_quantize import Constant
+
+__all__ = ["BatchCall", "choose_call"]
 
 _RESHAPES = {"aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"}
 _EXPANDS = {"aten.expand.default"}
-_TRIED_BATCHES = 3
+_LARGEST_ERROR = 0.05  # of the spread between samples: values that round the other way differ, mixed-up samples differ by 1
 
 
-def free_batch(module: GraphModule, arguments: Sequence[torch.Tensor], *, batch_size: int) -> bool:
-    """Rewrite ``module`` to take any batch size, and say whether it does.
+@dataclasses.dataclass(frozen=True)
+class BatchCall:
+    """How a graph is called with ``[N, ...]`` inputs.
 
     Args:
-        module: Traced graph; changed in place only in ways that keep its function at ``batch_size``.
+        way: See the table above.
+        batch_size: What the graph was traced for.
+    """
+
+    way: Literal["directly", "mapped", "one by one"]
+    batch_size: int
+
+    def __call__(self, module: GraphModule, arguments: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Outputs ``[N, ...]``."""
+        total = arguments[0].shape[0]
+        if self.way == "directly" or total == self.batch_size:
+            return _flat(module(*arguments))
+        rows = torch.arange(-(-total // self.batch_size) * self.batch_size, device=arguments[0].device).clamp_max(total - 1)
+        parts = [argument[rows].unflatten(0, (-1, self.batch_size)) for argument in arguments]
+        with _holding(module):
+            if self.way == "mapped":
+                outputs = _map(module, parts)
+            else:
+                calls = [_flat(module(*(part[at] for part in parts))) for at in range(parts[0].shape[0])]
+                outputs = tuple(torch.stack(results) for results in zip(*calls, strict=True))
+        return tuple(output.flatten(0, 1)[:total] for output in outputs)
+
+
+def choose_call(module: GraphModule, arguments: Sequence[torch.Tensor], *, batch_size: int) -> BatchCall:
+    """Find the fastest way that computes the same function.
+
+    Args:
+        module: Traced graph; its reshapes are rewritten, which keeps its function at ``batch_size``.
         arguments: Samples to try with, each ``[N, ...]`` with ``N`` a multiple of ``batch_size``.
         batch_size: What it was traced for.
     """
@@ -31,27 +69,45 @@ def free_batch(module: GraphModule, arguments: Sequence[torch.Tensor], *, batch_
         if str(node.target) in _RESHAPES | _EXPANDS:
             _free_sizes(node, batch_size)
     module.recompile()
-    tried = [argument[: _TRIED_BATCHES * batch_size] for argument in arguments]
     with torch.no_grad():
-        expected = call_in_batches(module, tried, batch_size=batch_size)
-        try:
-            found = _flat(module(*tried))
-        except (RuntimeError, IndexError, ValueError):  # a shape that still holds the batch
-            return False
-    return all(
-        a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-3, atol=1e-4 * float(b.abs().max()))
-        for a, b in zip(found, expected, strict=True)
-    )
+        expected = BatchCall("one by one", batch_size)(module, arguments)
+        for way in ("directly", "mapped"):
+            call = BatchCall(way, batch_size)
+            try:
+                found = call(module, arguments)
+            except (RuntimeError, IndexError, ValueError):  # a shape that still holds the batch; no rule to map an operator
+                continue
+            if all(_is_same(a, b) for a, b in zip(found, expected, strict=True)):
+                return call
+    return BatchCall("one by one", batch_size)
 
 
-def call_in_batches(module: GraphModule, arguments: Sequence[torch.Tensor], *, batch_size: int) -> tuple[torch.Tensor, ...]:
-    """Outputs ``[N, ...]`` of calls with ``batch_size`` samples each; a short last call is filled by repetition."""
-    total = arguments[0].shape[0]
-    parts = []
-    for start in range(0, total, batch_size):
-        rows = torch.arange(start, start + batch_size).clamp_max(total - 1)
-        parts.append(_flat(module(*(argument[rows] for argument in arguments))))
-    return tuple(torch.cat(outputs)[:total] for outputs in zip(*parts, strict=True))
+def _is_same(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    spread = float((expected - expected.mean(0, keepdim=True)).double().norm()) if expected.is_floating_point() else 0.0
+    error = float((found.double() - expected.double()).norm())
+    return error <= _LARGEST_ERROR * spread + 1e-6 * float(expected.double().norm())
+
+
+def _map(module: GraphModule, parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an operator is mapped sample by sample is no news beside "one by one"
+        outputs: Any = torch.vmap(lambda *sample: _flat(module(*sample)))(*parts)
+    return tuple(outputs)
+
+
+@contextlib.contextmanager
+def _holding(module: GraphModule) -> Iterator[None]:
+    """Compute weights and biases once for all samples of a call."""
+    constants = [part for part in module.modules() if isinstance(part, Constant)]
+    for part in constants:
+        part.held = part.compute()
+    try:
+        yield
+    finally:
+        for part in constants:
+            part.held = None
 
 
 def _flat(result: Any) -> tuple[torch.Tensor, ...]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from edgekit.compression.quantize.grid import Grid, bias_integers, weight_grid, weight_integers
 
-__all__ = ["FakeActivation", "FakeCopy", "FakeLayer", "WeightLimits"]
+__all__ = ["Constant", "FakeActivation", "FakeCopy", "FakeLayer", "WeightLimits"]
 
 
 class FakeActivation(nn.Module):
@@ -90,24 +90,39 @@ def _put_on_grid(value: torch.Tensor, scale: torch.Tensor, grid: Grid) -> torch.
     return rounded
 
 
+def _inverse(scale: torch.Tensor) -> torch.Tensor:
+    """As the quantize operator multiplies: 1 / scale in double, then float32."""
+    return (1.0 / scale.double()).float()
+
+
 class _OnAffineGrid(torch.autograd.Function):
     """``quantized_decomposed.quantize_per_tensor`` and ``dequantize_per_tensor`` in one, differentiable."""
 
     @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, scale: torch.Tensor, zero_point: int, minimum: int, maximum: int) -> torch.Tensor:
-        inverse = (1.0 / scale.double()).float()  # as the operator does: 1 / scale in double, the product in float32
-        steps = value * inverse
-        rounded = torch.round(steps) + zero_point
-        integers = rounded.clamp(minimum, maximum)
-        ctx.save_for_backward(steps, rounded, scale)
-        ctx.grid = zero_point, minimum, maximum
-        return (integers - zero_point) * scale
+    def forward(value: torch.Tensor, scale: torch.Tensor, zero_point: int, minimum: int, maximum: int) -> torch.Tensor:
+        rounded = torch.round(value * _inverse(scale)) + zero_point
+        return (rounded.clamp(minimum, maximum) - zero_point) * scale
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        del output
+        value, scale, *grid = inputs
+        ctx.save_for_backward(value, scale)
+        ctx.grid = grid
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[torch.Tensor, int | None]:
+        """The same for many samples: it works value by value, wherever their axis is."""
+        del info
+        return _OnAffineGrid.apply(*inputs), in_dims[0]  # type: ignore[no-untyped-call]
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
-        steps, rounded, scale = ctx.saved_tensors
+        value, scale = ctx.saved_tensors
         zero_point, minimum, maximum = ctx.grid
+        steps = value * _inverse(scale)
+        rounded = torch.round(steps) + zero_point
         inside = (rounded >= minimum) & (rounded <= maximum)
         to_scale = None
         if ctx.needs_input_grad[1]:
@@ -149,7 +164,21 @@ class WeightLimits(nn.Module):
             self.log2_gain.copy_(torch.where(peaks > 0, torch.minimum(self.log2_gain, highest), self.log2_gain))
 
 
-class FakeLayer(nn.Module):
+class Constant(nn.Module):
+    """A module without inputs, whose result may be computed once and held while the net is called for many samples."""
+
+    held: Any = None
+
+    def compute(self) -> Any:
+        """The result, as the parameters are now."""
+        raise NotImplementedError
+
+    def forward(self) -> Any:
+        """What is held, or the result."""
+        return self.compute() if self.held is None else self.held
+
+
+class FakeLayer(Constant):
     """Weight and bias of one layer on their grids.
 
     Args:
@@ -178,7 +207,7 @@ class FakeLayer(nn.Module):
         self.input_grid = (input_grid,)  # in a tuple: it is registered where the activation is
         self.channel_axis, self.maximum, self.layer = channel_axis, maximum, layer
 
-    def forward(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def compute(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Weight and bias with the values the program will hold, float32."""
         if self.training:
             self.limits.follow(self.weight)
@@ -205,7 +234,6 @@ class _OnWeightGrid(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
         weight: torch.Tensor,
         limits: torch.Tensor,
         bias: torch.Tensor | None,
@@ -218,21 +246,25 @@ class _OnWeightGrid(torch.autograd.Function):
         array = weight_grid(host, channel_axis, bias=biases, input_scale=input_scale, largest=maximum)
         integers = weight_integers(host, array, channel_axis, minimum=-maximum, maximum=maximum).to(weight.device)
         scales = torch.from_numpy(array).to(weight.device)
-        ctx.save_for_backward(weight, limits, integers, scales)
-        ctx.grid = channel_axis, maximum
-        ctx.mark_non_differentiable(scales)
         return integers.float() * _along(scales, weight, channel_axis), scales
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        weight, limits, _, _, channel_axis, maximum = inputs
+        ctx.save_for_backward(weight, limits, output[1])
+        ctx.grid = channel_axis, maximum
+        ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradient = gradients[0]
-        weight, limits, integers, scales = ctx.saved_tensors
+        weight, limits, scales = ctx.saved_tensors
         channel_axis, maximum = ctx.grid
         inside = weight.abs() <= _along(limits, weight, channel_axis)
         to_limits = None
         if ctx.needs_input_grad[1]:
             steps = weight / _along(scales, weight, channel_axis)
-            slope = integers - torch.where(inside, steps, 0.0)
+            slope = torch.round(steps).clamp(-maximum, maximum) - torch.where(inside, steps, 0.0)
             others = [axis for axis in range(weight.ndim) if axis != channel_axis]
             size = weight.numel() / scales.numel()
             to_limits = (gradient * slope).sum(others) / (maximum * math.sqrt(size * maximum))

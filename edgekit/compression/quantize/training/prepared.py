@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from edgekit.compression.quantize.calibrate import Statistics
-from edgekit.compression.quantize.training.batch import call_in_batches, free_batch
+from edgekit.compression.quantize.training.batch import BatchCall, choose_call
 from edgekit.compression.quantize.training.loop import train
 from edgekit.compression.quantize.training.twin import build_twin, write_back
 from edgekit.core.errors import DataError, RecipeError
@@ -53,26 +53,21 @@ class PreparedModel(nn.Module):
     Args:
         twin: The net with its grids.
         origin: What it was made of.
-        takes_any_batch: The graph may be called with another batch size than it was traced for.
+        call: How the net is called with another batch size than it was traced for.
     """
 
-    def __init__(self, twin: Twin, origin: Origin, *, takes_any_batch: bool) -> None:
+    def __init__(self, twin: Twin, origin: Origin, *, call: BatchCall) -> None:
         super().__init__()
         self.twin = twin
         self.origin = origin
-        self.takes_any_batch = takes_any_batch
+        self.call = call
         self._names = tuple(spec.name for spec in origin.state.record.inputs)
-        self._batch_size = origin.state.record.inputs[0].shape[0]
         self._form = _output_form(origin.task)
 
     def forward(self, *arguments: torch.Tensor, **keywords: torch.Tensor) -> Any:
         """What the model returns for these inputs, ``[N, ...]`` each."""
         inputs = self._in_order(arguments, keywords)
-        if self.takes_any_batch or inputs[0].shape[0] == self._batch_size:
-            result = self.twin(*inputs)
-        else:
-            result = call_in_batches(self.twin, inputs, batch_size=self._batch_size)
-        outputs = tuple(result) if isinstance(result, tuple | list) else (result,)
+        outputs = self.call(self.twin, inputs)
         if self._form is None:
             return outputs[0]
         return outputs if self._form == () else dict(zip(self._form, outputs, strict=True))
@@ -109,10 +104,9 @@ def prepare(
     parameters = [str(name) for name in state.program.graph_signature.parameters]
     learned = step.training is None or step.training.learned_scales
     twin = build_twin(module, plan, statistics.ranges, parameters=parameters, learned_scales=learned)
-    batch_size = state.record.inputs[0].shape[0]
-    free = free_batch(twin, _samples(state), batch_size=batch_size)
+    call = choose_call(twin, _samples(state), batch_size=state.record.inputs[0].shape[0])
     origin = Origin(state, task, step, details, statistics.sample_count)
-    return PreparedModel(twin, origin, takes_any_batch=free).eval()
+    return PreparedModel(twin, origin, call=call).eval()
 
 
 def learn(

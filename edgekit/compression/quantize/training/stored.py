@@ -9,6 +9,7 @@ from torch import nn
 
 from edgekit.compression.quantize.grid import covering_scales, half_weights
 from edgekit.compression.quantize.precision import block_count
+from edgekit.compression.quantize.training.fake_quantize import Constant
 from edgekit.compression.quantize.weights import integer_range
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["FakeStored"]
 
 
-class FakeStored(nn.Module):
+class FakeStored(Constant):
     """A weight with the values its stored form restores to.
 
     Args:
@@ -35,7 +36,7 @@ class FakeStored(nn.Module):
         self.blocks = block_count(weight, kernel.precision, family=kernel.family.name, groups=int(groups), layer=self.layer)
         self.channel_axis = kernel.family.channel_axis or 0
 
-    def forward(self) -> torch.Tensor:
+    def compute(self) -> torch.Tensor:
         """The weight's shape, float32."""
         with torch.no_grad():
             stored = self._restored(self.weight.detach())
