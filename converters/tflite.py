@@ -14,7 +14,7 @@ import os
 import re
 import types
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgekit.converters.tflite_flatbuffer import Graph
     from edgekit.converters.tflite_recognise import Recognised
     from edgekit.converters.tflite_values import Evidence
+    from edgekit.converters.weights import SmallWeight
     from edgekit.core.compressed import Compressed
     from edgekit.core.tensors import Array
 
@@ -67,10 +68,12 @@ class TFLiteConverter:
         from edgekit.converters.tflite_flatbuffer import Graph
         from edgekit.converters.tflite_report import notes, report
         from edgekit.converters.tflite_values import program_integers
+        from edgekit.converters.weights import plain_weights
 
+        plain, weights = plain_weights(compressed)
         expected = program_integers(compressed) if compressed.contract.entries else {}
         path = output / "model.tflite"
-        write_bytes(path, _finish(_lower(compressed), compressed, options, expected))
+        write_bytes(path, _finish(_lower(plain), compressed, options, expected, weights))
         data = path.read_bytes()
         graph = Graph(data)
         found, evidence = _recognise(graph, data, compressed, expected)
@@ -115,31 +118,43 @@ def _lower(compressed: Compressed) -> bytes:
 
             # All that QuantConfig reads of a quantizer. It switches the compiler from float to static integers.
             static: Any = types.SimpleNamespace(global_config=types.SimpleNamespace(is_dynamic=False))
-            config = QuantConfig(pt2e_quantizer=static) if compressed.contract.entries else None
+            config = QuantConfig(pt2e_quantizer=static) if compressed.contract.activations else None
             model = litert_torch.convert(module, arguments, quant_config=config, enable_x64=has_int64)
             return bytes(model.model_content())
     except Exception as reason:  # the compiler raises RuntimeError, AssertionError, ValueError, its own MLIRError, ...
         raise _explain(reason, compressed.program, compressed.name) from reason
 
 
-def _finish(data: bytes, compressed: Compressed, options: ExportOptions, expected: Mapping[str, Array]) -> bytes:
-    """Edges, integer kernels the compiler left out, the contract's exact scales, readable names; nothing unused."""
+def _finish(
+    data: bytes,
+    compressed: Compressed,
+    options: ExportOptions,
+    expected: Mapping[str, Array],
+    weights: Sequence[SmallWeight],
+) -> bytes:
+    """Edges, integer kernels the compiler left out, small weights, the contract's exact scales, readable names."""
     from edgekit.converters.tflite_edges import name_tensors, set_edges
     from edgekit.converters.tflite_flatbuffer import Graph
     from edgekit.converters.tflite_integers import quantize_transposed_convolutions
     from edgekit.converters.tflite_layout import remove_idle_transposes
     from edgekit.converters.tflite_recognise import parameter_integers
+    from edgekit.converters.tflite_weights import pack_weights, store_weights
+    from edgekit.converters.weights import is_weight_only
 
     graph = Graph(data)
     remove_idle_transposes(graph)
     quantize_transposed_convolutions(graph, compressed.contract, parameter_integers(compressed.contract, compressed.program))
+    store_weights(graph, weights)
     set_edges(graph, compressed.record.inputs, compressed.record.outputs, integer_io=options.integer_io)
     graph.remove_dead()
     found, _ = _recognise(graph, graph.to_bytes(), compressed, expected)
     for entry in compressed.contract.parameters:
-        if entry.name in found.tensors:
+        if entry.name in found.tensors and entry.scale:
             graph.set_scales(found.tensors[entry.name], entry.scale)
+    small = [entry for entry in compressed.contract.parameters if entry.dtype == "int4" and not is_weight_only(entry)]
+    pack_weights(graph, small, found.tensors)
     name_tensors(graph, found.tensors)
+    graph.drop_buffers()
     graph.model.description = f"edgekit {metadata.version('edgekit')}"
     for name, value in (("labels", compressed.record.labels), ("preprocessing", compressed.record.preprocessing)):
         if value:

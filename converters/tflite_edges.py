@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["name_tensors", "set_edges"]
 
+_INTEGERS = {"int8", "int16"}
+
 
 def set_edges(graph: Graph, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, integer_io: bool) -> None:
     """Give inputs and outputs the program's names and order, and float32 where the program has float32.
@@ -92,7 +94,7 @@ def _numbered(graph: Graph) -> tuple[list[int], list[int]]:
 
 
 def _float_input(graph: Graph, index: int, spec: TensorSpec, *, integer_io: bool) -> int:
-    if integer_io or graph.dtype(index) != "int8" or spec.dtype != "float32":
+    if integer_io or graph.dtype(index) not in _INTEGERS or spec.dtype != "float32":
         return index
     edge = graph.add_tensor(spec.name, like=index, dtype="float32")
     graph.operators.insert(0, graph.make_operator("QUANTIZE", reads=[edge], writes=[index]))
@@ -100,7 +102,7 @@ def _float_input(graph: Graph, index: int, spec: TensorSpec, *, integer_io: bool
 
 
 def _float_output(graph: Graph, index: int, spec: TensorSpec, *, integer_io: bool) -> int:
-    if integer_io or graph.dtype(index) != "int8" or spec.dtype != "float32":
+    if integer_io or graph.dtype(index) not in _INTEGERS or spec.dtype != "float32":
         return index
     edge = graph.add_tensor(spec.name, like=index, dtype="float32")
     graph.operators.append(graph.make_operator("DEQUANTIZE", reads=[index], writes=[edge]))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["FILE_IDENTIFIER", "Graph"]
+__all__ = ["FILE_IDENTIFIER", "Graph", "unpack_int4"]
 
 FILE_IDENTIFIER = b"TFL3"
 _BUFFER_ALIGNMENT = 16  # schema.fbs: Buffer.data is force_align: 16
@@ -96,7 +96,7 @@ class Graph:
         return np.asarray(found.scale, np.float32), np.asarray(found.zeroPoint, np.int64), int(found.quantizedDimension)
 
     def constant(self, index: int) -> Array | None:
-        """Value of a constant tensor in its own shape; None for a computed one."""
+        """Value of a constant tensor in its own shape, int4 as int8; None for a computed one."""
         import numpy as np
 
         data = self.model.buffers[self.subgraph.tensors[index].buffer].data
@@ -104,7 +104,7 @@ class Graph:
             return None
         raw = np.asarray(data, np.uint8)
         dtype = self.dtype(index)
-        return raw if dtype == "int4" else raw.view(dtype).reshape(self.shape(index))
+        return unpack_int4(raw, self.shape(index)) if dtype == "int4" else raw.view(dtype).reshape(self.shape(index))
 
     def producers(self) -> dict[int, Any]:
         """The operator that computes each tensor."""
@@ -155,20 +155,35 @@ class Graph:
         self.subgraph.tensors.append(tensor)
         return len(self.subgraph.tensors) - 1
 
-    def add_constant(self, value: Array, *, scales: Sequence[float]) -> int:
-        """A new integer constant, symmetric, with one scale for each index of its first axis."""
+    def add_constant(self, value: Array, *, scales: Sequence[float], axis: int = 0) -> int:
+        """A new constant, symmetric, with one scale for each index of an axis; without scales it is plain."""
         import numpy as np
 
         schema = _schema()
         grid = schema.QuantizationParametersT(
-            scale=np.asarray(scales, np.float32), zeroPoint=np.zeros(len(scales), np.int64), quantizedDimension=0
+            scale=np.asarray(scales, np.float32), zeroPoint=np.zeros(len(scales), np.int64), quantizedDimension=axis
         )
         tensor = schema.TensorT(
-            type=getattr(schema.TensorType, value.dtype.name.upper()), name=b"", quantization=grid, hasRank=True
+            type=getattr(schema.TensorType, value.dtype.name.upper()),
+            name=b"",
+            quantization=grid if len(scales) else None,
+            hasRank=True,
         )
         self.subgraph.tensors.append(tensor)
         self.set_constant(len(self.subgraph.tensors) - 1, value)
         return len(self.subgraph.tensors) - 1
+
+    def pack_int4(self, index: int) -> None:
+        """Store an int8 constant, whose values fit, in 4 bits each: two a byte, the first in the low half."""
+        import numpy as np
+
+        value, shape = self.constant(index), self.shape(index)
+        if value is None:
+            return
+        flat = np.append(value.reshape(-1), np.zeros(value.size % 2, np.int8)).astype(np.uint8) & 0xF
+        self.set_constant(index, flat[0::2] | (flat[1::2] << 4))
+        tensor = self.subgraph.tensors[index]
+        tensor.shape, tensor.type = np.asarray(shape, np.int32), _schema().TensorType.INT4
 
     def require_version(self, operator: Any, version: int) -> None:
         """Ask for at least this version of an operator's kernel."""
@@ -252,6 +267,10 @@ class Graph:
             for pair in (*signature.inputs, *signature.outputs):
                 pair.tensorIndex = new[int(pair.tensorIndex)]
 
+    def drop_buffers(self) -> None:
+        """Drop every buffer that no tensor holds any more; indices of tensors stay."""
+        self._renumber_buffers()
+
     def _renumber_buffers(self) -> None:
         """Keep one copy of each constant; buffer 0 stays the empty one, as the schema demands."""
         tensors = [tensor for subgraph in self.model.subgraphs for tensor in subgraph.tensors]
@@ -278,6 +297,22 @@ class Graph:
         builder = _builder()
         builder.Finish(self.model.Pack(builder), file_identifier=FILE_IDENTIFIER)
         return bytes(builder.Output())
+
+
+def unpack_int4(data: Array, shape: Sequence[int]) -> Array:
+    """int8 values of an int4 constant's bytes.
+
+    >>> import numpy as np
+    >>> unpack_int4(np.array([0xF1], np.uint8), (2,))
+    array([ 1, -1], dtype=int8)
+    """
+    import math
+
+    import numpy as np
+
+    halves = np.stack([data & 0xF, data >> 4], axis=1).reshape(-1)[: math.prod(shape)].astype(np.int8)
+    values: Array = ((halves ^ 8) - 8).astype(np.int8).reshape(shape)
+    return values
 
 
 def _text(name: str | bytes) -> str:

@@ -40,7 +40,7 @@ _MOVES = {
 _PROGRAM_MOVES = {
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t", "squeeze", "unsqueeze", "contiguous",
     "clone", "expand", "repeat", "slice", "select", "unbind", "split", "split_with_sizes", "chunk", "getitem",
-    "dequantize_per_tensor",
+    "dequantize_per_tensor", "pixel_shuffle", "pixel_unshuffle", "flip", "roll",
 }  # fmt: skip
 _LAYOUTS: dict[int, list[tuple[int, ...]]] = {4: [(0, 2, 3, 1), (1, 2, 3, 0), (0, 1, 2, 3)], 2: [(0, 1), (1, 0)]}
 _SCALE_TOLERANCE = 2.0**-22  # two float32 roundings: the compiler multiplies s_input * s_weight its own way
@@ -117,8 +117,8 @@ def _recognise_parameters(graph: Graph, contract: QuantizationContract, integers
     stored: dict[tuple[str, bytes], list[int]] = {}
     for index in range(len(graph.subgraph.tensors)):
         value = graph.constant(index)
-        if value is not None and graph.scales(index) is not None:
-            stored.setdefault((graph.dtype(index), value.tobytes()), []).append(index)
+        if value is not None and (graph.scales(index) is not None or value.dtype == "float16"):
+            stored.setdefault((str(value.dtype), value.tobytes()), []).append(index)
     found: dict[str, int] = {}
     taken: set[int] = set()
     for entry in contract.parameters:
@@ -144,7 +144,9 @@ def _scales_fit(graph: Graph, index: int, entry: TensorQuantization) -> bool:
     import numpy as np
 
     grid = graph.scales(index)
-    if grid is None or grid[0].size not in {1, len(entry.scale)}:
+    if grid is None:
+        return not entry.scale
+    if grid[0].size not in {1, len(entry.scale)}:
         return False
     return bool(np.allclose(grid[0], np.asarray(entry.scale, np.float32), rtol=_SCALE_TOLERANCE, atol=0.0))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from edgekit.converters.tflite_layout import describe_transposes
 from edgekit.converters.tflite_recognise import has_grid
+from edgekit.converters.weights import precision_of
 from edgekit.core.contract import ContractReport, EntryOutcome
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["notes", "report"]
 
 _SHOWN = 5
+_BITS = {"int4": 4, "int8": 8, "float16": 16}
 
 
 def report(graph: Graph, contract: QuantizationContract, found: Recognised) -> ContractReport:
@@ -58,16 +62,44 @@ def _outcome(graph: Graph, entry: TensorQuantization, found: Recognised) -> Entr
     if entry.name in found.folded:
         return EntryOutcome(name=entry.name, outcome="folded", reason=found.folded[entry.name])
     index = found.tensors.get(entry.name)
+    if index is None and entry.role == "bias" and _is_zero(entry):
+        return EntryOutcome(name=entry.name, outcome="folded", reason="every value is zero, so the layer has no bias in the file")
     if index is None:
         return EntryOutcome(name=entry.name, outcome="dropped", reason=_why_dropped(graph, entry))
-    problem = _scale_problem(graph, index, entry)
-    return EntryOutcome(
+    problem = _scale_problem(graph, index, entry) or _form(graph, index, entry)
+    outcome = EntryOutcome(
         name=entry.name,
         outcome="re-typed" if problem else "honoured",
         tensor=graph.name(index),
         dtype=graph.dtype(index),
-        reason=problem,
+        reason=problem or _remark(entry),
     )
+    if entry.role != "weight":
+        return outcome
+    return outcome.replace(bits=_BITS.get(outcome.dtype, 0), block_size=entry.block_size)
+
+
+def _form(graph: Graph, index: int, entry: TensorQuantization) -> str:
+    """How a weight is stored otherwise than the contract says; empty where it is not."""
+    if entry.dtype == "int4" and graph.dtype(index) == "int8":
+        return "4 bits kept in 8: TFLite has no kernel for this layer that takes 4-bit weights"
+    if entry.block_size is not None:
+        shape = graph.shape(index)
+        return (
+            f"the blocks are rows of a constant {list(shape)}, restored one by one: TFLite reads blocks in integer kernels only"
+        )
+    return ""
+
+
+def _remark(entry: TensorQuantization) -> str:
+    if entry.role == "weight" and precision_of(entry).activations == "dynamic-int8":
+        return "LiteRT quantizes each row of the input by its own range, the program the whole input by one"
+    return ""
+
+
+def _is_zero(entry: TensorQuantization) -> bool:
+    """Whether a bias's integers are all zero, by their digest."""
+    return hashlib.sha256(bytes(math.prod(entry.shape) * 4)).hexdigest() == entry.sha256
 
 
 def _why_dropped(graph: Graph, entry: TensorQuantization) -> str:
@@ -88,7 +120,7 @@ def _scale_problem(graph: Graph, index: int, entry: TensorQuantization) -> str:
 
     grid = graph.scales(index)
     if grid is None:
-        return "stored without a scale"
+        return "stored without a scale" if entry.scale else ""
     expected = np.asarray(entry.scale, np.float32)
     scales = np.broadcast_to(grid[0], expected.shape)
     if np.array_equal(scales, expected):

@@ -159,11 +159,13 @@ def _as_stored(value: Array, details: Mapping[str, Any]) -> Array:
 
     scale, zero_point = details["quantization"]
     dtype = np.dtype(details["dtype"])
-    if value.dtype.kind == "f" and dtype == np.int8:
-        return quantize(value, scale=scale, zero_point=zero_point)
+    if value.dtype.kind == "f" and dtype in {np.dtype(np.int8), np.dtype(np.int16)}:
+        ends = np.iinfo(dtype)
+        return quantize(value, scale=scale, zero_point=zero_point, minimum=int(ends.min), maximum=int(ends.max), dtype=str(dtype))
     return value.astype(dtype)
 
 
 def _as_real(value: Array, details: Mapping[str, Any], spec: TensorSpec) -> Array:
     scale, zero_point = details["quantization"]
-    return dequantize(value, scale=scale, zero_point=zero_point) if value.dtype == "int8" and spec.dtype == "float32" else value
+    is_integer = str(value.dtype) in {"int8", "int16"} and spec.dtype == "float32"
+    return dequantize(value, scale=scale, zero_point=zero_point) if is_integer else value
