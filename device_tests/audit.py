@@ -115,7 +115,7 @@ def audit_in_worker(*, run: str, folder: str, runtime: str) -> dict[str, Any]:
         activation_count=found,
         size_bytes=artifact.size_bytes,
         floor_bytes=floor_bytes(compressed),
-        problems=(*problems, *_kernel_problems(claims, file, share)),
+        problems=(*problems, *_kernel_problems(claims, file)),
         notes=(*notes, *more),
     ).model_dump(mode="json")
 
@@ -253,17 +253,23 @@ def _same_grid(entry: TensorQuantization, scale: float, zero_point: int, dtype: 
     return scale == float(np.float32(entry.scale[0])) and zero_point - shift == entry.zero_point[0]
 
 
-def _integer_share(file: StoredFile) -> float | None:
-    total = sum(kernel.macs for kernel in file.kernels)
-    if not total or any(kernel.arithmetic == "device" for kernel in file.kernels):
+def _integer_macs(file: StoredFile) -> int | None:
+    """Multiply-accumulates of integer kernels; None where the device decides."""
+    if any(kernel.arithmetic == "device" for kernel in file.kernels):
         return None
-    return sum(kernel.macs for kernel in file.kernels if kernel.arithmetic == "integer") / total
+    return sum(kernel.macs for kernel in file.kernels if kernel.arithmetic == "integer")
 
 
-def _kernel_problems(claims: Claims, file: StoredFile, share: float | None) -> list[str]:
-    if share is None or share >= _MAC_SHARE * claims.integer_macs / max(1, claims.total_macs):
+def _integer_share(file: StoredFile) -> float | None:
+    integer, total = _integer_macs(file), sum(kernel.macs for kernel in file.kernels)
+    return None if integer is None else integer / max(1, total)
+
+
+def _kernel_problems(claims: Claims, file: StoredFile) -> list[str]:
+    integer = _integer_macs(file)
+    if integer is None or integer >= _MAC_SHARE * claims.integer_macs:
         return []
-    floats = sorted((kernel for kernel in file.kernels if kernel.arithmetic == "float"), key=lambda kernel: -kernel.macs)
+    floats = sorted((kernel for kernel in file.kernels if kernel.arithmetic != "integer"), key=lambda kernel: -kernel.macs)
     named = ", ".join(f"{kernel.name or kernel.op} ({kernel.op})" for kernel in floats[:5])
-    claimed = claims.integer_macs / max(1, claims.total_macs)
-    return [f"integer kernels do {share:.1%} of the multiply-accumulates, {claimed:.1%} are claimed; in float: {named}"]
+    share = integer / claims.integer_macs
+    return [f"integer kernels do {share:.1%} of the multiply-accumulates claimed as integers; computed otherwise: {named}"]

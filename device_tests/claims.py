@@ -24,7 +24,8 @@ _LINEAR = {"linear", "conv1d", "conv2d", "conv3d", "convolution"}
 _TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 _PRODUCTS = {"matmul", "mm", "bmm", "addmm", "baddbmm"}
 _RECURRENT = {"lstm", "gru"}
-_MULTIPLIES = _LINEAR | _TRANSPOSED | _PRODUCTS | _RECURRENT
+_ATTENTION = "scaled_dot_product_attention"
+_MULTIPLIES = _LINEAR | _TRANSPOSED | _PRODUCTS | _RECURRENT | {_ATTENTION}
 _MOVES = {
     "view", "reshape", "_unsafe_view", "flatten", "permute", "transpose", "t", "squeeze", "unsqueeze", "contiguous", "clone",
     "expand", "pad", "constant_pad_nd", "slice", "select", "cat", "getitem", "_to_copy", "to",
@@ -135,6 +136,8 @@ def _readers(node: Node) -> Iterator[Node]:
 
 def _arithmetic(node: Node) -> Arithmetic:
     """``integer`` where both operands come straight from integers; ``dynamic`` where the data's scale is computed."""
+    if _operator(node) == _ATTENTION:
+        return "float"  # softmax stands between its two products
     positions = (1, 2) if _operator(node) in {"addmm", "baddbmm"} else (0, 1)
     origins = [_origin(node.args[position]) for position in positions]
     if any(not origin.startswith("dequantize") for origin in origins):
@@ -156,6 +159,9 @@ def _macs(node: Node) -> int:
     outputs = int(np.prod(shape))
     if name in _PRODUCTS:
         return outputs * _shape(node.args[1 if name in {"addmm", "baddbmm"} else 0])[-1]
+    if name == _ATTENTION:  # queries by keys, then by values
+        query, key, value = (_shape(argument) for argument in node.args[:3])
+        return int(np.prod(query)) * key[-2] + int(np.prod(query[:-1])) * int(np.prod(value[-2:]))
     if name in _RECURRENT:
         data, weights = _shape(node.args[0]), [part for part in _listed(node.args) if len(_shape(part)) == 2]
         return int(np.prod(data[:2])) * sum(int(np.prod(_shape(weight))) for weight in weights)

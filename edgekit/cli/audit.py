@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["audit"]
 
 
-@command(examples=["audit runs/watch", "audit runs/watch --json"])
+@command(examples=["audit runs/watch"])
 @run_argument
 @click.pass_context
 def audit(ctx: click.Context, terminal: Terminal, /, run: Path) -> None:
