@@ -1,9 +1,10 @@
 """Captured program -> canonical float graph: one form for each thing the quantizer must recognise.
 
 In order: drop what does nothing at inference; make in-place operators functional; compute what is constant; write data
-movement, attention and arithmetic in one way each (:mod:`movement`, :mod:`chains`, :mod:`attention`, :mod:`arithmetic`); fold
-batch normalisation into the convolution or linear layer before it, and turn one that stands alone into a depthwise 1x1
-convolution (an integer kernel everywhere). The result computes the same function; :func:`canonicalize` checks it.
+movement, projections, attention and arithmetic in one way each (:mod:`movement`, :mod:`chains`, :mod:`projections`,
+:mod:`attention`, :mod:`arithmetic`); fold batch normalisation into the convolution or linear layer before it, and turn
+one that stands alone into a depthwise 1x1 convolution (an integer kernel everywhere). The result
+computes the same function; :func:`canonicalize` checks it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from edgekit.compression.quantize.arithmetic import fold_constants, fold_into_layers, spell_out_arithmetic
 from edgekit.compression.quantize.attention import spell_out_attention
 from edgekit.compression.quantize.chains import shorten_chains
 from edgekit.compression.quantize.movement import spell_out_movement
 from edgekit.compression.quantize.nodes import constant, copy_used, describe_values, put_constant
+from edgekit.compression.quantize.projections import unpack_projections
 from edgekit.core.errors import ContractError
 from edgekit.core.program import run_program
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-__all__ = ["canonicalize", "constant", "copy_used", "put_constant"]
+__all__ = ["canonicalize", "constant", "copy_graph", "copy_used", "put_constant"]
 
 aten = torch.ops.aten
 
@@ -61,6 +63,8 @@ def canonicalize(program: ExportedProgram, arguments: Sequence[torch.Tensor]) ->
     describe_values(module)
     spell_out_movement(module)
     shorten_chains(module)
+    unpack_projections(module)
+    shorten_chains(module)
     fold_constants(module)
     spell_out_attention(module)
     spell_out_arithmetic(module)
@@ -72,6 +76,20 @@ def canonicalize(program: ExportedProgram, arguments: Sequence[torch.Tensor]) ->
     module.recompile()
     _check_same(module, program, arguments)
     return module
+
+
+def copy_graph(module: GraphModule) -> GraphModule:
+    """A graph module with a graph and constants of its own; node names and ``meta["val"]`` stay."""
+    graph = Graph()
+    result = graph.graph_copy(module.graph, {})
+    if result is not None:
+        graph.output(result)
+    used = {
+        str(node.target): tensor.clone()
+        for node in module.graph.nodes
+        if node.op == "get_attr" and (tensor := constant(module, node)) is not None
+    }
+    return GraphModule(used, graph)
 
 
 def _remove_checks(module: GraphModule) -> None:

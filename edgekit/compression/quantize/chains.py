@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekit.compression.quantize.nodes import insert_call, rank_of, shape_of, substitute
+from edgekit.compression.quantize.nodes import axis_order, insert_call, shape_of, substitute
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule, Node
@@ -43,20 +43,33 @@ def shorten_chains(module: GraphModule) -> None:
         if str(node.target) == "aten.linear.default" and _is_between_reshapes(node):
             _reshape_before(module, node)
     for node in list(module.graph.nodes):
-        source: Any = node.args[0] if node.args else None
-        shape = list(shape_of(node))
-        if str(node.target) in _RESHAPES and _is_only_read_here(source, _RESHAPES):
-            first: Any = source.args[0]
-            same = shape_of(first) == shape_of(node)
-            substitute(
-                module, node, first if same else insert_call(module, node, aten.reshape.default, first, list(shape_of(node)))
-            )
-        elif str(node.target) in _PERMUTES and _is_only_read_here(source, _PERMUTES):
-            first = source.args[0]
-            order = [_order(source)[axis] for axis in _order(node)]
-            same = order == sorted(order)
-            substitute(module, node, first if same else insert_call(module, node, aten.permute.default, first, order))
+        if str(node.target) in _RESHAPES:
+            _merge_reshapes(module, node)
+        elif str(node.target) in _PERMUTES:
+            _merge_permutes(module, node)
     module.graph.eliminate_dead_code()
+
+
+def _merge_reshapes(module: GraphModule, node: Node) -> None:
+    source: Any = node.args[0]
+    shape, is_second = list(shape_of(node)), _is_only_read_here(source, _RESHAPES)
+    first = source.args[0] if is_second else source
+    if list(shape_of(first)) == shape:
+        substitute(module, node, first)
+    elif is_second:
+        substitute(module, node, insert_call(module, node, aten.reshape.default, first, shape))
+
+
+def _merge_permutes(module: GraphModule, node: Node) -> None:
+    source: Any = node.args[0]
+    is_second, order = _is_only_read_here(source, _PERMUTES), axis_order(node)
+    if is_second:
+        order = [axis_order(source)[axis] for axis in order]
+    first = source.args[0] if is_second else source
+    if order == sorted(order):
+        substitute(module, node, first)
+    elif is_second:
+        substitute(module, node, insert_call(module, node, aten.permute.default, first, order))
 
 
 def _is_only_read_here(source: Any, kinds: set[str]) -> bool:
@@ -69,20 +82,8 @@ def _is_between_reshapes(node: Node) -> bool:
     )
 
 
-def _order(node: Node) -> list[int]:
-    """Axis of the source for each axis of the result."""
-    rank = rank_of(node)
-    if str(node.target) == "aten.permute.default":
-        axes: Any = node.args[1]
-        return [axis % rank for axis in axes]
-    one, other = (int(axis) % rank for axis in node.args[1:3])  # type: ignore[call-overload]
-    order = list(range(rank))
-    order[one], order[other] = order[other], order[one]
-    return order
-
-
 def _without_single_axes(module: GraphModule, node: Node) -> None:
-    shape, order = shape_of(node.args[0]), _order(node)
+    shape, order = shape_of(node.args[0]), axis_order(node)
     kept = [axis for axis, size in enumerate(shape) if size != 1]
     if len(kept) == len(shape):
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from edgekit.compression.quantize.nodes import constant, put_constant
+from edgekit.compression.quantize.nodes import constant, copy_used, put_constant
 from edgekit.core.program import register_operators
 
 if TYPE_CHECKING:
@@ -58,5 +58,4 @@ def fold_quantized_constants(lowered: Lowered) -> Lowered:
     if len(activations) == len(lowered.activations):
         return lowered
     module.graph.eliminate_dead_code()
-    module.recompile()
-    return dataclasses.replace(lowered, activations=activations, parameters=parameters)
+    return dataclasses.replace(lowered, module=copy_used(module), activations=activations, parameters=parameters)

@@ -14,7 +14,17 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_map
 
-__all__ = ["constant", "copy_used", "describe_values", "insert_call", "put_constant", "rank_of", "shape_of", "substitute"]
+__all__ = [
+    "axis_order",
+    "constant",
+    "copy_used",
+    "describe_values",
+    "insert_call",
+    "put_constant",
+    "rank_of",
+    "shape_of",
+    "substitute",
+]
 
 _ORIGIN = ("nn_module_stack", "stack_trace", "source_fn_stack")
 
@@ -86,6 +96,18 @@ def shape_of(node: object) -> tuple[int, ...]:
 def rank_of(node: object) -> int:
     """Rank of a node's value; 0 where it is no tensor."""
     return len(shape_of(node))
+
+
+def axis_order(node: Node) -> list[int]:
+    """Axis of the source for each axis of what ``permute`` or ``transpose`` makes of it."""
+    rank = rank_of(node)
+    if str(node.target) == "aten.permute.default":
+        axes: Any = node.args[1]
+        return [axis % rank for axis in axes]
+    one, other = (int(axis) % rank for axis in node.args[1:3])  # type: ignore[call-overload]
+    order = list(range(rank))
+    order[one], order[other] = order[other], order[one]
+    return order
 
 
 def _without_storage(value: Any) -> Any:
