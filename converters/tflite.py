@@ -135,15 +135,17 @@ def _finish(
     """Edges, integer kernels the compiler left out, small weights, the contract's exact scales, readable names."""
     from edgekit.converters.tflite_edges import name_tensors, set_edges
     from edgekit.converters.tflite_flatbuffer import Graph
-    from edgekit.converters.tflite_integers import quantize_transposed_convolutions
+    from edgekit.converters.tflite_integers import quantize_transposed_convolutions, remove_fences, widen_biases
     from edgekit.converters.tflite_layout import remove_idle_transposes
     from edgekit.converters.tflite_recognise import parameter_integers
     from edgekit.converters.tflite_weights import pack_weights, store_weights
     from edgekit.converters.weights import is_weight_only
 
     graph = Graph(data)
+    remove_fences(graph)
     remove_idle_transposes(graph)
     quantize_transposed_convolutions(graph, compressed.contract, parameter_integers(compressed.contract, compressed.program))
+    widen_biases(graph)
     store_weights(graph, weights)
     set_edges(graph, compressed.record.inputs, compressed.record.outputs, integer_io=options.integer_io)
     graph.remove_dead()

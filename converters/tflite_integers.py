@@ -1,4 +1,4 @@
-"""Layers the LiteRT compiler leaves in float although TFLite has an integer kernel: today the transposed convolution.
+"""Integer kernels the LiteRT compiler leaves out: transposed convolutions, requantizing between types, 64-bit biases.
 
 ::
 
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from edgekit.core.contract import QuantizationContract, TensorQuantization
     from edgekit.core.tensors import Array
 
-__all__ = ["quantize_transposed_convolutions"]
+__all__ = ["quantize_transposed_convolutions", "remove_fences", "widen_biases"]
 
 _FILE_AXES = (1, 2, 3, 0)  # [I, O, H, W] -> [O, H, W, I]
 _FUSED = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}  # schema.fbs: ActivationFunctionType
+_BIASES = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
+"""Where each kernel reads its bias."""
 _VERSION_WITH_BIAS_AND_ACTIVATION = 4  # tflite/tools/versioning/op_version.cc
 
 
@@ -44,6 +46,36 @@ def quantize_transposed_convolutions(graph: Graph, contract: QuantizationContrac
                 (found for found in contract.parameters if found.name == f"{entry.name.removesuffix('.weight')}.bias"), None
             )
             _replace(graph, operator, before, after, entry, bias, integers)
+
+
+def remove_fences(graph: Graph) -> None:
+    """Take out each ``CEIL(FLOOR(x))`` that kept two grids apart, and requantize integers directly between them."""
+    producers, readers = graph.producers(), graph.readers()
+    for ceil in [operator for operator in graph.operators if graph.kind(operator) == "CEIL"]:
+        floor = producers.get(int(ceil.inputs[0]))
+        if floor is None or graph.kind(floor) != "FLOOR":
+            continue
+        source, users = int(floor.inputs[0]), readers.get(int(ceil.outputs[0]), [])
+        graph.redirect(int(ceil.outputs[0]), source, operators=users)
+        before = producers.get(source)
+        if before is not None and graph.kind(before) == "DEQUANTIZE":
+            graph.redirect(source, int(before.inputs[0]), operators=[user for user in users if graph.kind(user) == "QUANTIZE"])
+    graph.remove_dead()
+
+
+def widen_biases(graph: Graph) -> None:
+    """Store biases beside int16 activations as int64, as TFLite's 16x8 kernels want them."""
+    import numpy as np
+
+    for operator in graph.operators:
+        reads = [int(index) for index in operator.inputs]
+        position = _BIASES.get(graph.kind(operator))
+        if position is None or len(reads) <= position or reads[position] < 0 or "int16" not in map(graph.dtype, reads[:position]):
+            continue
+        value, grid = graph.constant(reads[position]), graph.scales(reads[position])
+        if value is not None and grid is not None and value.dtype == np.int32:
+            reads[position] = graph.add_constant(value.astype(np.int64), scales=grid[0].tolist())
+            operator.inputs = reads
 
 
 def _followers(graph: Graph, operator: Any, readers: Mapping[int, list[Any]]) -> list[Any]:

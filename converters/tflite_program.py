@@ -6,6 +6,8 @@
   for expansion**, which the compiler gets wrong before a matmul (multi-query attention).
 * **Pinned grids**: a reshape, transpose or slice of a dequantized value is quantized again on the same grid. Left open, the
   compiler moves the next layer's grid up through it, and rounds and saturates twice.
+* **Fences between types**: where int8 meets int16, ``ceil(floor(x))`` stands between dequantize and quantize, or the compiler
+  takes away one of the two grids and writes kernels that do not exist. ``remove_fences`` takes them out of the file again.
 * **One dequantize a reader**: litert-torch 0.10.0 forgets the axis order of a dequantize node after putting a transpose behind
   it (``OptimizeLayoutTransposesPass.insert_t_q_dq`` overwrites ``input_dq.meta``), and a second reader gets the wrong order.
 """
@@ -43,6 +45,7 @@ def lowerable(program: ExportedProgram) -> GraphModule:
     _replace_adaptive_maxima(module)
     _repeat_expanded(module)
     _pin_grids(module)
+    _fence_types(module)
     _split_dequantizes(module)
     module.recompile()
     lifted = lift(module)
@@ -185,6 +188,22 @@ def _insert_after(module: GraphModule, node: Node, target: Any, *arguments: Any)
     made.meta = dict(node.meta)
     node.replace_all_uses_with(made, delete_user_cb=lambda user: user is not made)
     return made
+
+
+def _fence_types(module: GraphModule) -> None:
+    """Keep a value's two grids apart where they have different types."""
+    import torch
+
+    aten = torch.ops.aten
+    for node in list(module.graph.nodes):
+        source: Any = node.args[0] if operator_name(node) == "quantize_per_tensor" else None
+        if source is None or operator_name(source) != "dequantize_per_tensor" or source.args[5] == node.args[5]:
+            continue
+        with module.graph.inserting_before(node):
+            floor = module.graph.call_function(aten.floor.default, (source,))
+            ceil = module.graph.call_function(aten.ceil.default, (floor,))
+        floor.meta, ceil.meta = dict(source.meta), dict(source.meta)
+        node.replace_input_with(source, ceil)
 
 
 def _split_dequantizes(module: GraphModule) -> None:

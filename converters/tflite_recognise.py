@@ -118,6 +118,7 @@ def _recognise_parameters(graph: Graph, contract: QuantizationContract, integers
     for index in range(len(graph.subgraph.tensors)):
         value = graph.constant(index)
         if value is not None and (graph.scales(index) is not None or value.dtype == "float16"):
+            value = value.astype("int32") if value.dtype == "int64" else value  # biases beside 16-bit activations
             stored.setdefault((str(value.dtype), value.tobytes()), []).append(index)
     found: dict[str, int] = {}
     taken: set[int] = set()

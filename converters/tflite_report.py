@@ -83,6 +83,8 @@ def _form(graph: Graph, index: int, entry: TensorQuantization) -> str:
     """How a weight is stored otherwise than the contract says; empty where it is not."""
     if entry.dtype == "int4" and graph.dtype(index) == "int8":
         return "4 bits kept in 8: TFLite has no kernel for this layer that takes 4-bit weights"
+    if entry.role == "bias" and graph.dtype(index) == "int64":
+        return "the same integers in 64 bits, as TFLite's 16x8 kernels want them"
     if entry.block_size is not None:
         shape = graph.shape(index)
         return (
