@@ -39,6 +39,7 @@ class Layers:
         made: Contract entry -> the tensor that holds the layer's answer.
         outcomes: Contract entry -> type and shift in the file.
         shapes: Contract entry -> shape.
+        dtypes: Contract entry -> integer type in the contract.
     """
 
     model: bytes
@@ -46,6 +47,7 @@ class Layers:
     made: Mapping[str, str]
     outcomes: Mapping[str, EntryOutcome]
     shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
 
     def run(self, session: Any, recorded: Mapping[str, Array]) -> dict[str, Array]:
         """Feed each sample; ``recorded`` and the result are ``[S, *shape]`` by entry, on the contract's grid."""
@@ -64,11 +66,11 @@ class Layers:
 
     def _to_file(self, entry: str, values: Array) -> Array:
         outcome = self.outcomes[entry]
-        shifted: Array = (values.astype(np.int16) + outcome.zero_point_shift).astype(outcome.dtype)
+        shifted: Array = (values.astype(np.int32) + outcome.zero_point_shift).astype(outcome.dtype)
         return shifted
 
     def _from_file(self, entry: str, values: Array) -> Array:
-        integers: Array = (values.astype(np.int16) - self.outcomes[entry].zero_point_shift).astype(np.int8)
+        integers: Array = (values.astype(np.int32) - self.outcomes[entry].zero_point_shift).astype(self.dtypes[entry])
         return integers.reshape(len(values), *self.shapes[entry])
 
 
@@ -96,7 +98,8 @@ def cut(data: bytes, report: ContractReport, contract: QuantizationContract, rec
     made = {name: o.tensor for name, o in outcomes.items() if entries[name].role != "input" and o.tensor in computed}
     _set_outputs(model, list(dict.fromkeys(made.values())), {o.tensor: o.dtype for o in outcomes.values()})
     shapes = {name: entry.shape for name, entry in entries.items()}
-    return Layers(model.SerializeToString(), fed, made, outcomes, shapes)
+    dtypes = {name: entry.dtype for name, entry in entries.items()}
+    return Layers(model.SerializeToString(), fed, made, outcomes, shapes, dtypes)
 
 
 def _parse(data: bytes) -> onnx.ModelProto:
@@ -111,10 +114,10 @@ def _parse(data: bytes) -> onnx.ModelProto:
 
 
 def _check(entry: TensorQuantization, values: Array) -> None:
-    if values.dtype != np.int8 or values.shape[1:] != entry.shape:
+    if values.dtype != np.dtype(entry.dtype) or values.shape[1:] != entry.shape:
         raise DataError(
             f"Recorded integers of '{entry.name}' are {values.dtype} {list(values.shape)};"
-            f" expected int8 {['S', *entry.shape]} on the contract's grid."
+            f" expected {entry.dtype} {['S', *entry.shape]} on the contract's grid."
         )
 
 

@@ -40,7 +40,7 @@ class Artifact(Record):
         path: The file or package folder; relative to the record's own folder when stored.
         sha256: Digest of the file, or of the package folder's contents.
         size_bytes: Size of what ships: the file, or all files of the package.
-        precision: ``"int8"`` or ``"float32"``: the recipe's, not a guess from the bytes.
+        precision: ``"int8"``, ``"w4-g32"``, ``"float32"``, …: the recipe's, not a guess from the bytes.
         inputs: Inputs as the runtime wants them.
         outputs: Outputs as the runtime returns them.
         labels: Class names, where the task has them.

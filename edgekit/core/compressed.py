@@ -21,7 +21,7 @@ from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import IntegrityError
 from edgekit.core.files import sha256, writing_folder
 from edgekit.core.model import Record
-from edgekit.core.recipe import Recipe
+from edgekit.core.recipe import Quantize, Recipe
 from edgekit.core.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -106,8 +106,11 @@ class Compressed:
 
     @property
     def precision(self) -> str:
-        """``"int8"`` where the contract has integers, else ``"float32"``."""
-        return "int8" if self.contract.entries else "float32"
+        """The word of the recipe's precision (``"int8"``, ``"w4-g32"``); ``"float32"`` where nothing is stored small."""
+        if not self.contract.entries:
+            return "float32"
+        words = [step.precision.word for step in self.recipe.steps if isinstance(step, Quantize)]
+        return next((word for word in words if word != "float32"), "mixed" if words else "int8")
 
     @property
     def recipe(self) -> Recipe:
