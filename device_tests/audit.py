@@ -101,7 +101,7 @@ def audit_in_worker(*, run: str, folder: str, runtime: str) -> dict[str, Any]:
     file: StoredFile = reader.read_file(artifact.path, _sample(compressed, artifact))
     claims = read_claims(compressed)
     layers, notes = _layers(claims, file, artifact)
-    problems, more, found = _activation_problems(compressed, file, artifact)
+    problems, found = _activation_problems(compressed, file, artifact)
     share = _integer_share(file)
     return ArtifactAudit(
         label=artifact.label,
@@ -116,7 +116,7 @@ def audit_in_worker(*, run: str, folder: str, runtime: str) -> dict[str, Any]:
         size_bytes=artifact.size_bytes,
         floor_bytes=floor_bytes(compressed),
         problems=(*problems, *_kernel_problems(claims, file)),
-        notes=(*notes, *more),
+        notes=notes,
     ).model_dump(mode="json")
 
 
@@ -221,17 +221,18 @@ def _weight_problems(claim: Claim, constant: StoredConstant, values: Array) -> S
     return problems
 
 
-def _activation_problems(compressed: Compressed, file: StoredFile, artifact: Artifact) -> tuple[list[str], list[str], int]:
-    """Problems and notes of the grids of activations, and how many were found equal."""
+def _activation_problems(compressed: Compressed, file: StoredFile, artifact: Artifact) -> tuple[list[str], int]:
+    """Problems of the grids of activations, and how many were found equal."""
     outcomes = {outcome.name: outcome for outcome in artifact.contract_report.outcomes}
-    problems, missing, found = [], [], 0
+    problems, found = [], 0
     for entry in compressed.contract.activations:
         outcome = outcomes.get(entry.name)
-        if outcome is None or not outcome.tensor:
-            if outcome is None:
-                problems.append(f"{entry.name}: the export's report does not know this activation")
-            elif outcome.outcome == "dropped":
-                missing.append(entry.name)
+        if outcome is None:
+            problems.append(f"{entry.name}: the export's report does not know this activation")
+            continue
+        if not outcome.tensor:
+            if outcome.outcome == "dropped":
+                problems.append(f"{entry.name}: the file has no integers for this activation (the export said: {outcome.reason})")
             continue
         grid = file.grids.get(outcome.tensor)
         if grid is None:
@@ -241,9 +242,7 @@ def _activation_problems(compressed: Compressed, file: StoredFile, artifact: Art
             problems.append(f"{entry.name}: quantized as {stored}, not as the contract's {entry.dtype}, scale {entry.scale[0]}")
         else:
             found += 1
-    listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-    notes = [f"{len(missing)} activation(s) have no integers of their own in the file, as the export said: {listed}"]
-    return problems, notes if missing else [], found
+    return problems, found
 
 
 def _same_grid(entry: TensorQuantization, scale: float, zero_point: int, dtype: str) -> bool:

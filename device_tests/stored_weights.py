@@ -54,11 +54,12 @@ def find(claim: Claim, constants: Sequence[StoredConstant], *, taken: Iterable[s
 
 def _equal(claim: Claim, constant: StoredConstant) -> Iterator[tuple[StoredConstant, Array]]:
     values = constant.values
-    if (values.dtype.kind == "f") != (claim.values.dtype.kind == "f") or values.size < claim.values.size:
+    if (values.dtype.kind == "f") != (claim.values.dtype.kind == "f"):
         return
-    if np.count_nonzero(values - _offset(constant)) != np.count_nonzero(claim.values):
-        return  # quick; the layouts below are many
-    for moved in _layouts(values, claim.values.shape):
+    orders = list(_layouts(values, claim.values.shape))
+    if not orders or np.count_nonzero(values - _offset(constant)) != np.count_nonzero(claim.values):
+        return  # quick; to compare element by element in every order is not
+    for moved in orders:
         if np.array_equal(moved - _offset(constant), claim.values):
             yield constant, moved
             return

@@ -80,7 +80,7 @@ class _File:
 
     def kind(self, operator: Any) -> str:
         code = self.model.operatorCodes[operator.opcodeIndex]
-        return self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        return str(self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
     def name(self, index: int) -> str:
         return bytes(self.graph.tensors[index].name or b"").decode("utf-8", "replace")
@@ -90,7 +90,7 @@ class _File:
         return () if shape is None else tuple(int(size) for size in shape)
 
     def dtype(self, index: int) -> str:
-        name = self._types[self.graph.tensors[index].type]
+        name = str(self._types[self.graph.tensors[index].type])
         return _TYPES.get(name, name.lower())
 
     def values(self, index: int) -> Array | None:
@@ -158,7 +158,7 @@ class _File:
             return int(np.prod(outputs)) * (inputs[-2] if flipped else inputs[-1])
         if not weights:
             return 0
-        shape = weights[0].values.shape
+        shape: tuple[int, ...] = weights[0].values.shape
         if kind.endswith("SEQUENCE_LSTM"):
             return int(np.prod(inputs[:2])) * sum(weight.values.size for weight in weights)
         if kind == "DEPTHWISE_CONV_2D":
