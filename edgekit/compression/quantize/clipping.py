@@ -17,6 +17,7 @@ __all__ = ["Range", "least_squared_error", "percentile", "smallest_divergence"]
 _STEPS = 255
 _KEPT_SHARE = 0.9999
 _CLIPPINGS = 2.0 ** (-np.arange(64) / 12)  # from all of the range to a fortieth of it
+_COARSE = 4
 
 Counts = NDArray[np.int64]
 
@@ -78,16 +79,22 @@ def smallest_divergence(counts: Counts, width: float, extremes: Range) -> Range:
     half = len(counts) // 2
     smoothed = counts.astype(np.float64)
     smoothed[half] = smoothed[half + 1] if extremes.low >= 0 else (smoothed[half - 1] + smoothed[half + 1]) / 2
-    best, least = extremes, math.inf
-    for clipping in (_CLIPPINGS * magnitude).tolist():
-        chosen = Range(max(extremes.low, -clipping), min(extremes.high, clipping))
-        begin, end = half + math.floor(chosen.low / width), half + math.ceil(chosen.high / width)
-        if end - begin < _STEPS:
-            break
-        divergence = _divergence(smoothed, max(begin, 0), min(end, len(counts)))
-        if divergence < least:
-            best, least = chosen, divergence
-    return best
+    found: dict[int, tuple[float, Range]] = {}
+
+    def look(places: range) -> int:
+        """Try some of the clippings; the place of the best so far."""
+        for place in places:
+            clipping = float(_CLIPPINGS[place]) * magnitude
+            chosen = Range(max(extremes.low, -clipping), min(extremes.high, clipping))
+            begin, end = half + math.floor(chosen.low / width), half + math.ceil(chosen.high / width)
+            if end - begin < _STEPS:
+                break
+            found[place] = _divergence(smoothed, max(begin, 0), min(end, len(counts))), chosen
+        return min(found, key=lambda place: found[place][0], default=0)
+
+    near = look(range(0, len(_CLIPPINGS), _COARSE))  # coarsely, then around the best
+    best = look(range(max(near - _COARSE + 1, 0), min(near + _COARSE, len(_CLIPPINGS))))
+    return found[best][1] if found else extremes
 
 
 def _divergence(counts: NDArray[np.float64], begin: int, end: int) -> float:

@@ -36,7 +36,7 @@ __all__ = ["Histogram", "MinMax", "MovingAverage", "Observer", "Range", "make_ob
 
 _HALF = 4096  # bins on either side of zero: at least eight for each of 255 steps, so that a clipped grid is still resolved
 _FINEST = -126  # exponent of the narrowest bin: that of the smallest normal float32
-_MOST_VALUES = 2**15  # values of one sample that are counted; more are thinned out evenly
+_MOST_VALUES = 2**14  # values of one sample that are counted; more are thinned out evenly
 _AVERAGED_COUNT = 100  # as torch's MovingAverageMinMaxObserver (constant 0.01), without its debt to the first sample
 
 
