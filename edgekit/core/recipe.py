@@ -59,7 +59,7 @@ class Step(Record):
 WeightType = Literal["int8", "int4", "float16", "float32"]
 ActivationType = Literal["int8", "int16", "dynamic-int8", "float32"]
 Estimator = Literal["min-max", "moving-average", "percentile", "mse", "entropy"]
-Rounding = Literal["nearest", "compensated", "adaround"]
+Rounding = Literal["nearest", "compensated"]
 
 
 class Precision(Record):
@@ -189,10 +189,11 @@ class Quantize(Step):
         equalization: Scale hidden channels to use the whole grid (cross-layer equalization, arXiv:1906.04721).
         bias_correction: Move biases so that rounding does not shift any layer's mean (arXiv:1906.04721, section 4.2).
         smoothing: SmoothQuant's alpha (arXiv:2211.10438): move outliers from activations into weights; None: off.
-        rounding: How weights are rounded: to the nearest step, compensating each weight's error in the ones after it
-            (GPTQ, arXiv:2210.17323, on the quantized inputs), or learned (AdaRound, arXiv:2004.10568).
+        rounding: How weights are rounded: each to its nearest step, or so that the layer's outputs stay right, each error made up
+            for by the other weights (GPTQ, arXiv:2210.17323; GPTAQ, arXiv:2504.02692).
         exact: Choose scales for which every runtime computes the same bits.
-        training: Quantization-aware training; None: post-training only.
+        training: Quantization-aware training; None: post-training only. Trained weights and biases are rounded to nearest, as
+            they were trained: ``rounding`` and ``bias_correction`` are then without effect.
 
     >>> Quantize().word()
     'int8'
@@ -215,10 +216,10 @@ class Quantize(Step):
     keep_float: tuple[str, ...] = ()
     sample_count: int = pydantic.Field(default=512, ge=1)
     estimator: Estimator = "min-max"
-    equalization: bool = False
-    bias_correction: bool = False
+    equalization: bool = True
+    bias_correction: bool = True
     smoothing: float | None = pydantic.Field(default=None, ge=0.0, le=1.0)
-    rounding: Rounding = "nearest"
+    rounding: Rounding = "compensated"
     exact: bool = False
     training: Training | None = None
 

@@ -15,9 +15,9 @@ from edgekit.compression.capture import capture
 from edgekit.compression.quantize import RUNNER
 from edgekit.compression.quantize.calibrate import calibrate
 from edgekit.compression.quantize.canonical import canonicalize
-from edgekit.compression.quantize.correct import correction_sample_count
-from edgekit.compression.quantize.equalize import equalize, find_pairs
+from edgekit.compression.quantize.equalize import equalize, find_streams
 from edgekit.compression.quantize.plan import make_plan
+from edgekit.compression.quantize.sequential import affordable_sample_count
 from edgekit.core.compressed import Compressed
 from edgekit.core.plugins import silent
 from edgekit.core.program import answer_samples
@@ -50,8 +50,9 @@ def uneven(make_task: Callable[..., Task]) -> Task:
 
 
 def quantize(task: Task, **fields: Any) -> Compressed:
-    recipe = Recipe.parse_text("int8")
-    return RUNNER(capture(task, recipe=recipe), step=Quantize(**fields), task=task, progress=silent)[0]
+    """Quantize with nothing but what ``fields`` ask for."""
+    step = Quantize(**({"equalization": False, "bias_correction": False, "rounding": "nearest"} | fields))
+    return RUNNER(capture(task, recipe=Recipe.parse_text("int8")), step=step, task=task, progress=silent)[0]
 
 
 def snr_db(state: Compressed) -> float:
@@ -65,31 +66,29 @@ def prepared(task: Task) -> tuple[Any, Any, Any, Any]:
     example = task.named_inputs(task.example_inputs)
     module = canonicalize(state.program, tuple(torch.from_numpy(array) for array in example.values()))
     plan = make_plan(module)
-    pairs = find_pairs(module, plan)
-    hidden = {pair.hidden for pair in pairs}
+    streams = find_streams(module, plan)
+    hidden = {node for stream in streams for node in stream.tensors}
     found = calibrate(module, plan, watched_channels=hidden, task=task, example=example, sample_count=24, progress=silent)
-    return module, pairs, found, state
+    return module, streams, found, state
 
 
-def test_pairs_are_found_where_scaling_is_free_or_fair(uneven: Task) -> None:
-    _, pairs, _, _ = prepared(uneven)
-    assert [(pair.producer.name, pair.reader.name, pair.depthwise) for pair in pairs] == [
-        ("conv2d", "conv2d_1", True),
-        ("conv2d_1", "conv2d_2", False),
-    ]
+def test_streams_are_found_where_scaling_is_free_or_fair(uneven: Task) -> None:
+    _, streams, _, _ = prepared(uneven)
+    ends = [([node.name for node in stream.producers], [node.name for node in stream.readers]) for stream in streams]
+    assert ends == [(["conv2d"], ["conv2d_1"]), (["conv2d_1"], ["conv2d_2"])]
 
 
 def test_equalization_keeps_the_function_and_levels_the_channels(uneven: Task) -> None:
-    module, pairs, found, state = prepared(uneven)
+    module, streams, found, state = prepared(uneven)
     images = [torch.from_numpy(image) for image in state.golden.inputs["image"]]
     before = [module(image) for image in images]
-    scaled = equalize(module, pairs, found)
+    scaled = equalize(module, streams, found)
     for image, expected in zip(images, before, strict=True):
         torch.testing.assert_close(module(image), expected, rtol=1e-4, atol=1e-5)
-    old, new = (statistics.channels[pairs[0].hidden].high for statistics in (found, scaled))
+    old, new = (statistics.channels[streams[0].tensors[0]].high for statistics in (found, scaled))
     assert float(old.max() / old.min()) > 20
     assert float(new.max() / new.min()) < 2  # a factor is at most 64
-    assert scaled.ranges[pairs[0].hidden].high == pytest.approx(found.ranges[pairs[0].hidden].high)
+    assert scaled.ranges[streams[0].tensors[0]].high == pytest.approx(found.ranges[streams[0].tensors[0]].high)
 
 
 def test_equalization_helps_uneven_channels(uneven: Task) -> None:
@@ -121,8 +120,8 @@ class Shared(nn.Module):
 
 def test_shared_weights_and_forks_are_left_alone(make_task: Callable[..., Task]) -> None:
     torch.manual_seed(0)
-    _, pairs, _, _ = prepared(make_task(Shared(), (1, 3, 8, 8)))
-    assert pairs == []
+    _, streams, _, _ = prepared(make_task(Shared(), (1, 3, 8, 8)))
+    assert streams == []
 
 
 def mean_errors(state: Compressed) -> np.ndarray:
@@ -154,14 +153,55 @@ def test_corrected_biases_stay_on_their_grid_and_the_contract_knows_them(uneven:
     assert changed == 3
 
 
-def test_samples_for_correction_fit_the_memory_allowed(uneven: Task) -> None:
+def test_samples_for_repair_fit_the_memory_allowed(uneven: Task) -> None:
     module, _, _, _ = prepared(uneven)
-    assert correction_sample_count(module, wanted=24) == 24
-    assert correction_sample_count(module, wanted=10**9) < 10**6
+    assert affordable_sample_count(module, wanted=24) == 24
+    assert affordable_sample_count(module, wanted=10**9) < 10**6
+
+
+class Residuals(nn.Module):
+    """Two residual blocks over one stream whose channels differ a hundredfold, pooled, then a dense head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(12, 24, 1), nn.ReLU(), nn.Conv2d(24, 12, 1)) for _ in range(2))
+        self.head = nn.Linear(12, 4)
+        gains = torch.logspace(-1, 1, 12)
+        with torch.no_grad():
+            for layer in (self.stem, *(block[2] for block in self.blocks)):
+                layer.weight.mul_(gains.reshape(-1, 1, 1, 1))
+                layer.bias.mul_(gains)
+            for layer in (block[0] for block in self.blocks):
+                layer.weight.div_(gains.reshape(1, -1, 1, 1))
+            self.head.weight.div_(gains)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.stem(image)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x.mean([2, 3]))
+
+
+def test_a_whole_residual_stream_is_equalized(make_task: Callable[..., Task]) -> None:
+    torch.manual_seed(0)
+    task = make_task(Residuals(), (1, 3, 12, 12), samples=24)
+    _, streams, _, _ = prepared(task)
+    assert sorted(len(stream.tensors) for stream in streams) == [1, 1, 6]  # stem, two branches, two sums, the mean
+    assert snr_db(quantize(task, equalization=True)) > snr_db(quantize(task)) + 3
+
+
+@pytest.mark.parametrize("model", [Uneven, Residuals])
+def test_compensated_rounding_recovers_four_bits(make_task: Callable[..., Task], model: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    task = make_task(model(), (1, 3, 12, 12), samples=24)
+    nearest = quantize(task, weights="int4", equalization=True, bias_correction=True)
+    better = quantize(task, weights="int4", equalization=True, bias_correction=True, rounding="compensated")
+    assert snr_db(better) > snr_db(nearest) + 1
 
 
 def test_history_says_what_was_done(uneven: Task) -> None:
     recipe = Recipe.parse_text("int8")
     step = Quantize(equalization=True, bias_correction=True)
     _, record = RUNNER(capture(uneven, recipe=recipe), step=step, task=uneven, progress=silent)
-    assert (record.details["equalized_pair_count"], record.details["corrected_bias_count"]) == (2, 3)
+    assert (record.details["equalized_stream_count"], record.details["repaired_layer_count"]) == (2, 3)

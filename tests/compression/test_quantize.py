@@ -230,15 +230,15 @@ def test_ranges_do_not_depend_on_batching(make_task: Callable[..., Task]) -> Non
 
 
 def test_sample_count_is_respected(image_task: Task) -> None:
-    seen: list[int] = []
+    seen: dict[str, list[int]] = {}
     recipe = Recipe.parse_text("int8")
     RUNNER(
         capture(image_task, recipe=recipe),
         step=Quantize(sample_count=5),
         task=image_task,
-        progress=lambda _, done, __: seen.append(done),
+        progress=lambda what, done, _: seen.setdefault(what, []).append(done),
     )
-    assert seen == [1, 2, 3, 4, 5]
+    assert seen["calibrate"] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (0.0, 6.0), (-5.0, -1.0), (2.0, 9.0)])

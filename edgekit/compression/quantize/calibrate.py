@@ -6,7 +6,7 @@ The float graph runs once per sample; only planned values are watched, after fus
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,6 @@ __all__ = [
     "Range",
     "Statistics",
     "calibrate",
-    "channel_means",
     "make_observers",
     "observe",
     "program_inputs",
@@ -192,30 +191,6 @@ def unclipped_values(module: GraphModule, plan: Plan) -> set[Node]:
         waiting += [source for source in node.all_input_nodes if source not in seen]
         seen.update(node.all_input_nodes)
     return {node for node, value in plan.values.items() if value.group in groups}
-
-
-def channel_means(
-    module: GraphModule, axes: Mapping[Node, int], samples: Sequence[Sequence[torch.Tensor]]
-) -> dict[Node, torch.Tensor]:
-    """Mean of each channel of some nodes over ``samples``: node -> ``[C]``, float64.
-
-    Args:
-        module: The float graph.
-        axes: Node -> channel axis.
-        samples: Arguments of each call.
-    """
-    sums: dict[Node, torch.Tensor] = {}
-
-    def note(node: Node, value: torch.Tensor) -> None:
-        if node in axes:
-            others = [axis for axis in range(value.ndim) if axis != axes[node] % value.ndim]
-            sums[node] = sums.get(node, torch.zeros(())) + value.double().mean(others)
-
-    watcher = _Watcher(module, note)
-    with torch.no_grad():
-        for arguments in samples:
-            watcher.run(*arguments, enable_io_processing=False)
-    return {node: total / len(samples) for node, total in sums.items()}
 
 
 def _include_channels(channels: dict[Node, ChannelStatistics], node: Node, value: torch.Tensor) -> None:

@@ -287,6 +287,14 @@ def move_bias(module: GraphModule, entry: TensorQuantization, shift: torch.Tenso
     return entry.replace(sha256=digest(steps)), moved
 
 
+def regrid_bias(module: GraphModule, entry: TensorQuantization, scales: Array) -> TensorQuantization:
+    """Put a bias of a Q/DQ graph on another int32 grid (``[C]``, float32), because its layer's weight scales changed."""
+    buffer: torch.Tensor = getattr(module, entry.node)
+    steps, rounded = _settle_bias(buffer, scales, layer=entry.layer)
+    buffer.copy_(rounded)
+    return entry.replace(scale=tuple(float(scale) for scale in scales), sha256=digest(steps))
+
+
 def _settle_bias(bias: torch.Tensor, scales: Array, *, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Integers and float32 values that determine each other exactly (beyond 2**24 steps float32 is the coarser grid)."""
     grid = torch.from_numpy(scales).double()

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekit.compression.quantize.calibrate import Statistics, calibrate, channel_means, program_inputs
-from edgekit.compression.quantize.canonical import canonicalize
-from edgekit.compression.quantize.correct import channel_axes, correct_biases, correction_sample_count
-from edgekit.compression.quantize.equalize import equalize, find_pairs
+from edgekit.compression.quantize.calibrate import Statistics, calibrate, program_inputs
+from edgekit.compression.quantize.canonical import canonicalize, copy_graph
+from edgekit.compression.quantize.equalize import equalize, find_streams
 from edgekit.compression.quantize.lower import Lowered, lower
 from edgekit.compression.quantize.plan import Plan, make_plan
+from edgekit.compression.quantize.repair import repair
+from edgekit.compression.quantize.sequential import affordable_sample_count, layer_axes
 from edgekit.compression.quantize.smooth import find_chains, smooth
 from edgekit.compression.quantize.training.prepared import learn, prepare, restore
 from edgekit.core.compressed import Compressed, StepRecord
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
 __all__ = ["prepare_program", "quantize_static"]
+
+_REPAIR_SAMPLES = 64  # what a layer's repair looks at, as far as memory allows
 
 
 def quantize_static(
@@ -69,10 +72,10 @@ def quantize_static(
     else:
         statistics, details = _calibrate(module, plan, step=step, task=task, example=example, progress=progress)
         if step.training is not None:
-            statistics, trained = learn(
-                module, plan, statistics, state=state, step=step, task=task, work=work, progress=progress
-            )
+            statistics, trained = learn(module, plan, statistics, state=state, step=step, task=task, work=work, progress=progress)
             details |= trained
+    trained = prepared is not None or step.training is not None  # training has set weights and biases: nothing is repaired
+    step = step.replace(rounding="nearest", bias_correction=False) if trained else step
     lowered, details = _quantize_graph(module, plan, statistics, details, step=step, task=task, progress=progress)
     program = _export_again(lowered, arguments)
     contract = QuantizationContract(entries=_with_nodes(lowered, program), float_layers=plan.float_layers)
@@ -117,18 +120,28 @@ def _quantize_graph(
     task: Task,
     progress: Progress,
 ) -> tuple[Lowered, dict[str, Any]]:
-    """Lower, correct: the canonical graph (consumed) becomes a Q/DQ graph; and what was done, in numbers."""
-    example = task.named_inputs(task.example_inputs)
-    axes = channel_axes(plan) if step.bias_correction else {}
-    details = {"sample_count": statistics.sample_count, **details, "corrected_bias_count": len(axes)}
-    if not axes:
+    """Lower, repair: the canonical graph (consumed) becomes a Q/DQ graph; and what was done, in numbers."""
+    compensate = step.rounding == "compensated"
+    layers = (
+        layer_axes(plan, weight_only=compensate and task.calibration is not None) if compensate or step.bias_correction else {}
+    )
+    details = {"sample_count": statistics.sample_count, **details, "repaired_layer_count": len(layers)}
+    if not layers:
         return lower(module, plan, statistics.ranges), details
-    count = correction_sample_count(module, wanted=step.sample_count)
-    samples = list(program_inputs(task, example, sample_count=count))
-    progress("correct biases", 0, None)
-    means = {node.name: mean for node, mean in channel_means(module, axes, samples).items()}
-    lowered = lower(module, plan, statistics.ranges)
-    return correct_biases(lowered, {node.name: axis for node, axis in axes.items()}, means, samples), details
+    count = affordable_sample_count(module, wanted=min(step.sample_count, _REPAIR_SAMPLES))
+    samples = list(program_inputs(task, task.named_inputs(task.example_inputs), sample_count=count))
+    float_module = copy_graph(module)
+    repaired = repair(
+        lower(module, plan, statistics.ranges),
+        float_module,
+        layers,
+        samples,
+        compensate=compensate,
+        correct_biases=step.bias_correction,
+        keep_scales=step.exact,
+        progress=lambda done: progress("repair", done, len(layers)),
+    )
+    return repaired, details
 
 
 def _calibrate(
@@ -137,19 +150,19 @@ def _calibrate(
     """Equalize and smooth by channel statistics; then the ranges, as the recipe wants them estimated."""
     if not plan.values:  # weight-only: no activation gets a scale, so no data is needed
         return Statistics({}, {}, 0), {}
-    pairs = find_pairs(module, plan) if step.equalization else []
+    streams = find_streams(module, plan) if step.equalization else []
     chains = find_chains(module, plan) if step.smoothing is not None else []
-    hidden = {pair.hidden for pair in pairs} | {chain.hidden for chain in chains}
+    hidden = {node for stream in streams for node in stream.tensors} | {chain.hidden for chain in chains}
     run = functools.partial(
         calibrate, module, plan, task=task, example=example, sample_count=step.sample_count, progress=progress
     )
     statistics = run(watched_channels=hidden, estimator="min-max" if hidden else step.estimator)
-    statistics = equalize(module, pairs, statistics)
+    statistics = equalize(module, streams, statistics)
     if step.smoothing is not None:
         statistics = smooth(module, chains, statistics, alpha=step.smoothing)
     if hidden and step.estimator != "min-max":  # only extremes can be rescaled; a histogram has to be taken again
         statistics = run(estimator=step.estimator)
-    return statistics, {"equalized_pair_count": len(pairs), "smoothed_chain_count": len(chains)}
+    return statistics, {"equalized_stream_count": len(streams), "smoothed_chain_count": len(chains)}
 
 
 def _export_again(lowered: Lowered, arguments: Sequence[torch.Tensor]) -> ExportedProgram:

@@ -75,7 +75,7 @@ class PreparedModel(nn.Module):
     def _in_order(self, arguments: tuple[torch.Tensor, ...], keywords: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         known = dict(zip(self._names, arguments, strict=False)) | dict(keywords)
         if set(known) != set(self._names) or len(arguments) + len(keywords) != len(self._names):
-            found = [*self._names[: len(arguments)], *keywords]
+            found = [*("by position" for _ in arguments), *keywords]
             raise DataError(f"The model takes the inputs {', '.join(self._names)}; found {len(found)}: {', '.join(found)}.")
         return [known[name] for name in self._names]
 
@@ -123,14 +123,12 @@ def learn(
     """Train a calibrated graph: its constants become the trained ones; the ranges that ask for the trained grids are returned.
 
     Raises:
-        RecipeError: The recipe asks for bias correction, too.
+        RecipeError: The recipe has no training table.
         DataError: No training data, or bad data.
         TaskError: The loss fails.
     """
     if step.training is None:
         raise RecipeError("Nothing to train: the recipe's quantize step has no 'training' table.")
-    if step.bias_correction:
-        raise RecipeError("bias_correction and training contradict each other: training sets the biases. Leave one of them out.")
     prepared = prepare(module, plan, statistics, {}, state=state, task=task, step=step)
     trained = train(prepared, task, step.training, work=work, progress=progress)
     details = {
