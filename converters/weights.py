@@ -147,7 +147,10 @@ def without_types(compressed: Compressed, types: Iterable[str]) -> Compressed:
 
 def _copy_of(program: ExportedProgram) -> Any:
     register_operators()
-    return copy.deepcopy(program.graph_module)
+    made = copy.deepcopy(program.graph_module)
+    for old, new in zip(program.graph.nodes, made.graph.nodes, strict=True):
+        new.name = old.name  # a copy renames what is also the name of something in Python, like "input"
+    return made
 
 
 def _updated(program: ExportedProgram, graph_module: Any, state: dict[str, Any]) -> ExportedProgram:
