@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
+_SHOWN = 3
 _OUTCOMES = ("honoured", "re-typed", "folded", "dropped")
 
 
@@ -110,6 +111,7 @@ def _document(run: RunFolder, artifacts: Sequence[Artifact]) -> dict[str, Any]:
             "sha256": artifact.sha256,
             "size_bytes": artifact.size_bytes,
             "contract": artifact.contract_report.counts,
+            "otherwise": otherwise(artifact),
             "companions": {name: str(path) for name, path in artifact.companions.items()},
             "notes": list(artifact.notes),
         }
@@ -132,11 +134,25 @@ def _print_result(console: Console, run: RunFolder, artifacts: Sequence[Artifact
         entries = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if outcome in counts)
         table.add_row(artifact.label, _megabytes(artifact.size_bytes), entries or "none: float")
     console.print(table)
+    for artifact in artifacts:
+        for reason, names in otherwise(artifact).items():
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            console.print(f"{artifact.label}, {', '.join(names[:_SHOWN])}{more}:", markup=False)
+            console.print(Padding(escape(reason), (0, 0, 0, 2)))
     for note, labels in _labels_by_note(artifacts).items():
         console.print(f"{', '.join(labels)}:", markup=False)
         console.print(Padding(escape(note), (0, 0, 0, 2)))
     console.print(f"Artifacts: {run.artifacts}", markup=False, soft_wrap=True)
     console.print(f"Next: edgekit validate {run.path} --device host", style="dim", soft_wrap=True)
+
+
+def otherwise(artifact: Artifact) -> dict[str, list[str]]:
+    """What the target does otherwise than the recipe says: reason -> names of weights stored, and of entries left out, so."""
+    found: dict[str, list[str]] = {}
+    for outcome in artifact.contract_report.outcomes:
+        if outcome.outcome == "dropped" or (outcome.outcome == "re-typed" and outcome.bits):
+            found.setdefault(outcome.reason, []).append(outcome.name)
+    return found
 
 
 def _labels_by_note(artifacts: Sequence[Artifact]) -> dict[str, list[str]]:
