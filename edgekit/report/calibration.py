@@ -39,9 +39,8 @@ def render_terminal(report: CalibrationReport, console: Console) -> None:
     shown = noteworthy(report.tensors)
     console.print()
     console.print(text(f"Tensors ({len(shown)} of {len(report.tensors)}, the widest tails first)", style="bold"))
-    _print_table(
-        console, ["tensor", "op", "range", "tail", "settled after", "dead channels"], _tensor_rows(shown), left={"tensor"}
-    )
+    _print_table(console, _TENSOR_HEADINGS, _tensor_rows(shown), left={"tensor"})
+    console.print(text("tail: largest magnitude over the one that 99.9 % of the values stay below", style="dim"))
     console.print()
     for finding in report.findings:
         style = "bold red" if finding.serious else "bold yellow"
@@ -122,7 +121,7 @@ def _print_table(console: Console, headings: Sequence[str], rows: Iterator[list[
 
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=heading != "tensor", overflow="fold")
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=heading not in left, overflow="fold")
     for row in rows:
         table.add_row(*(text(cell) for cell in row))
     console.print(table)

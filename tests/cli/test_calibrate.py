@@ -25,7 +25,10 @@ def test_table_names_the_answer_and_the_layers(command_line: Callable[..., Resul
     first, second = result.stdout.splitlines()[:2]
     assert first == "tiny: calibration data, estimator min-max"
     assert second.startswith("32 samples, ")
-    assert "table" in result.stdout or "Not stable yet" in result.stdout
+    words = [line.split() for line in result.stdout.splitlines()]
+    assert ["tensor", "range", "tail", "settled", "dead"] in words
+    assert [line[-3:] for line in words if line[:1] == ["conv"]] == [["0", "of", "8"]]
+    assert max(len(line) for line in result.stdout.splitlines() if not line.startswith(("advice", "SERIOUS"))) <= 90
 
 
 def test_check_ends_with_1_where_the_data_leaks(command_line: Callable[..., Result], write_task: Callable[..., Path]) -> None:
