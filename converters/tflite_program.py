@@ -4,6 +4,7 @@
   which the LiteRT compiler recognises a quantized weight. It folds the pair back to the same integers.
 * **Cropped transposed convolutions** and **pooled maxima**, where TFLite lacks the padding or the operator, and **repetition
   for expansion**, which the compiler gets wrong before a matmul (multi-query attention).
+* **Binary operators before reshapes** (:mod:`tflite_hoist`), where the compiler would lose a grid.
 * **Pinned grids**: a reshape, transpose or slice of a dequantized value is quantized again on the same grid. Left open, the
   compiler moves the next layer's grid up through it, and rounds and saturates twice.
 * **Fences between types**: where int8 meets int16, ``ceil(floor(x))`` stands between dequantize and quantize, or the compiler
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgekit.converters.tflite_hoist import hoist_binaries
 from edgekit.converters.tflite_lift import lift
 from edgekit.converters.tflite_nodes import RESHAPES, add_constant, constant, operator_name, rank_of
 from edgekit.core.program import register_operators
@@ -44,6 +46,7 @@ def lowerable(program: ExportedProgram) -> GraphModule:
     _crop_transposed_convolutions(module)
     _replace_adaptive_maxima(module)
     _repeat_expanded(module)
+    hoist_binaries(module)
     _pin_grids(module)
     _fence_types(module)
     _split_dequantizes(module)

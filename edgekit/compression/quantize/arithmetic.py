@@ -10,6 +10,7 @@ operators of constants only                their result
 ``add(x, y, alpha=a)``                     ``add(x, a * y)``
 ``mm``, ``addmm``, ``x @ W``               ``linear``, where the matrix is constant
 a number or a channel's own times a layer  folded into the layer's weights and bias; added: into its bias
+``-x``                                     ``mul`` by -1
 ``silu(x)``                                ``x * sigmoid(x)``
 ``hardsigmoid(x)``                         ``clamp(x + 3, 0, 6) * (1 / 6)``
 ========================================= ====================================================================
@@ -81,6 +82,9 @@ def spell_out_arithmetic(module: GraphModule) -> None:
             _spell_out_operands(module, node)
         elif name in {"aten.mm.default", "aten.matmul.default", "aten.addmm.default"}:
             _spell_out_product(module, node)
+        elif name == "aten.neg.default" and _is_float(node):
+            minus = _number(module, node, -1.0, rank_of(node))
+            substitute(module, node, insert_call(module, node, aten.mul.Tensor, node.args[0], minus))
         elif name == "aten.silu.default":
             gate = insert_call(module, node, aten.sigmoid.default, node.args[0])
             substitute(module, node, insert_call(module, node, aten.mul.Tensor, node.args[0], gate))
