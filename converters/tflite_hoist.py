@@ -27,27 +27,32 @@ _FOLLOWERS = {"relu", "relu6", "hardtanh", "clamp", "clamp_min", "quantize_per_t
 
 def hoist_binaries(module: GraphModule) -> None:
     """Compute sums and products of two equally reshaped values before the reshape, together with their grid."""
-    import torch
-
     for node in list(module.graph.nodes):
         if operator_name(node) not in _BINARY:
             continue
-        sources = [_before_reshape(argument, _shape(node)) for argument in node.args[:2]]
-        if None in sources or len({_kept_shape(source) for source in sources}) != 1:
-            continue
         shape = _shape(node)
+        sources = [source for argument in node.args[:2] if (source := _before_reshape(argument, shape)) is not None]
+        if len(sources) < len(node.args[:2]) or len({_kept_shape(source) for source in sources}) != 1:
+            continue
         kept = [_kept(module, source) for source in sources]
         node.args = (*kept, *node.args[2:])
         end = _settle(node, kept[0].meta["val"])
-        with module.graph.inserting_after(end):
-            moved: Node = module.graph.call_function(torch.ops.aten.reshape.default, (end, list(shape)))
-        moved.meta = {**node.meta, "val": kept[0].meta["val"].reshape(shape)}
-        end.replace_all_uses_with(moved, delete_user_cb=lambda user, moved=moved: user is not moved)
+        _reshape_after(module, end, shape)
     module.graph.eliminate_dead_code()
 
 
+def _reshape_after(module: GraphModule, node: Node, shape: tuple[int, ...]) -> None:
+    """Let whoever read ``node`` read it in another shape."""
+    import torch
+
+    with module.graph.inserting_after(node):
+        moved: Node = module.graph.call_function(torch.ops.aten.reshape.default, (node, list(shape)))
+    moved.meta = {**node.meta, "val": node.meta["val"].reshape(shape)}
+    node.replace_all_uses_with(moved, delete_user_cb=lambda user: user is not moved)
+
+
 def _shape(node: Any) -> tuple[int, ...]:
-    value = node.meta.get("val") if hasattr(node, "meta") else None
+    value: Any = node.meta.get("val") if hasattr(node, "meta") else None
     return tuple(int(size) for size in value.shape) if hasattr(value, "shape") else ()
 
 
@@ -59,7 +64,7 @@ def _before_reshape(argument: Any, shape: tuple[int, ...]) -> Node | None:
     if operator_name(current) == "dequantize_per_tensor" and operator_name(current.args[0]) == "quantize_per_tensor":
         quantize = current.args[0]
         source: Any = quantize.args[0]
-        maker = source.args[0] if getattr(source, "args", ()) else None
+        maker: Any = source.args[0] if getattr(source, "args", ()) else None
         if not hasattr(maker, "op") or operator_name(maker) != "dequantize_per_tensor" or maker.args[1:] != quantize.args[1:]:
             return None
         current = source

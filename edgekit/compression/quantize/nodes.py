@@ -104,7 +104,8 @@ def axis_order(node: Node) -> list[int]:
     if str(node.target) == "aten.permute.default":
         axes: Any = node.args[1]
         return [axis % rank for axis in axes]
-    one, other = (int(axis) % rank for axis in node.args[1:3])  # type: ignore[call-overload]
+    pair: Any = node.args[1:3]
+    one, other = (axis % rank for axis in pair)
     order = list(range(rank))
     order[one], order[other] = order[other], order[one]
     return order

@@ -96,7 +96,8 @@ def _split(module: GraphModule, node: Node) -> None:
     if weight is None or len(users) < 2 or not all(_is_slice(user, rank_of(node) - 1) for user in users):
         return
     for number, user in enumerate(users):
-        start, end = (int(bound) for bound in user.args[2:4])  # type: ignore[call-overload]
+        bounds: Any = user.args[2:4]
+        start, end = bounds
         stem = f"{node.args[1].target}_{number}"  # type: ignore[union-attr]
         arguments = [node.args[0], put_constant(module, stem, weight[start:end], before=user)]
         if bias is not None:
