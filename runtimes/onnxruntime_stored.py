@@ -113,12 +113,30 @@ def _constants(model: onnx.ModelProto) -> tuple[StoredConstant, ...]:
             grids[node.input[0]] = _grid(values[node.input[0]], values[node.input[1]], zero_point, _attribute(node, "block_size"))
         elif node.op_type == "MatMulNBits" and node.input[1] in values:
             packed.append(_unpacked(node, values))
+        elif node.op_type in {"MatMulInteger", "ConvInteger"} and node.input[1] in values:
+            scale = _scale_after(node, model.graph, values)
+            if scale is not None:
+                zero_point = values.get(node.input[3]) if len(node.input) > 3 else None
+                grids[node.input[1]] = _grid(values[node.input[1]], scale, zero_point, 0)
     taken = {constant.name for constant in packed}
     return tuple(packed) + tuple(
         StoredConstant(name, _plain(value), _dtype(value), grids.get(name))
         for name, value in values.items()
         if value.ndim >= 2 and name not in taken
     )
+
+
+def _scale_after(node: onnx.NodeProto, graph: onnx.GraphProto, values: Mapping[str, Array]) -> Array | None:
+    """Weight scales of a dynamic product: its sums are cast, then multiplied by ``scale of the input * scale of the weight``."""
+    readers = {name: reader for reader in graph.node for name in reader.input}
+    makers = {name: maker for maker in graph.node for name in maker.output}
+    current: onnx.NodeProto | None = node
+    while current is not None and current.op_type in {"MatMulInteger", "ConvInteger", "Cast"}:
+        current = readers.get(current.output[0])
+    if current is None or current.op_type != "Mul":
+        return None
+    operands = [*current.input, *(name for side in current.input if side in makers for name in makers[side].input)]
+    return next((values[name] for name in operands if name in values), None)
 
 
 def _grid(value: Array, scale: Array, zero_point: Array | None, block_size: int) -> Grid:

@@ -60,11 +60,11 @@ def _print_artifact(console: Console, artifact: ArtifactAudit) -> None:
     from rich.text import Text
 
     console.print(Text.assemble((artifact.label, "bold"), f"  {artifact.path}"), soft_wrap=True)
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 2))
-    for title in ("weight", "stored", "kernel"):
-        table.add_column(title)
-    for title in ("MACs", "SNR"):
-        table.add_column(title, justify="right")
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("layer", "stored", "kernel", "computes"):
+        table.add_column(title, overflow="fold")
+    for title in ("MACs", "SNR dB"):
+        table.add_column(title, justify="right", no_wrap=True)
     for layer in artifact.layers:
         style = "red" if layer.problems else ""
         table.add_row(*(Text(cell, style=style) for cell in _cells(layer, artifact)))
@@ -78,12 +78,12 @@ def _print_artifact(console: Console, artifact: ArtifactAudit) -> None:
     console.print()
 
 
-def _cells(layer: LayerAudit, artifact: ArtifactAudit) -> tuple[str, str, str, str, str]:
+def _cells(layer: LayerAudit, artifact: ArtifactAudit) -> tuple[str, str, str, str, str, str]:
     total = sum(other.macs for other in artifact.layers)
-    kernel = f"{layer.kernel} ({layer.arithmetic})" if layer.kernel else "no multiplication"
     share = f"{layer.macs / total:.1%}" if total and layer.macs else "–"
-    snr = "–" if layer.snr_db is None else f"{layer.snr_db:.1f} dB"
-    return layer.entry, layer.stored or "not found", kernel, share, snr
+    snr = "–" if layer.snr_db is None else f"{layer.snr_db:.1f}"
+    name = layer.entry.removesuffix(".weight")  # a layer with several weights shows which: "lstm.weight_ih"
+    return name, layer.stored or "not found", layer.kernel or "–", layer.arithmetic or "–", share, snr
 
 
 def _facts(artifact: ArtifactAudit) -> list[str]:

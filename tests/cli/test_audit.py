@@ -83,7 +83,12 @@ def test_the_table_names_layers_kernels_and_errors(command_line: Callable[..., R
         (run / "artifacts" / target / "artifact.json").unlink()
     result = command_line(f"audit {run}")
     assert result.exit_code == ExitCode.OK
-    assert "conv.weight" in result.stdout and "int8 channel" in result.stdout and " dB" in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert [row[:3] for row in rows if row[:1] in (["conv"], ["head"])] == [
+        ["conv", "int8", "channel"],
+        ["head", "int8", "channel"],
+    ]
+    assert "CONV_2D" in result.stdout
     assert "Every file holds what the recipe 'int8' claims." in result.stdout
 
 

@@ -74,9 +74,14 @@ def test_a_dynamic_kernel_is_told_from_a_static_one() -> None:
         helper.make_node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]),
         helper.make_node("MatMulInteger", ["xq", "w", "xz"], ["acc"], name="head"),
         helper.make_node("Cast", ["acc"], ["accf"], to=1),
-        helper.make_node("Mul", ["accf", "xs"], ["y"]),
+        helper.make_node("Mul", ["xs", "s"], ["step"]),
+        helper.make_node("Mul", ["accf", "step"], ["y"]),
     ]
-    file = read_file(model(nodes, {"w": np.ascontiguousarray(INTEGERS.T)}), "test", SAMPLE)
+    constants = {"w": np.ascontiguousarray(INTEGERS.T), "s": SCALES[:, 0].copy()}
+    file = read_file(model(nodes, constants), "test", SAMPLE)
+    [weight] = [constant for constant in file.constants if constant.name == "w"]
+    assert weight.grid is not None and weight.grid.granularity == "channel"
+    np.testing.assert_array_equal(weight.grid.scale, SCALES[:, 0])
     [kernel] = file.kernels
     assert kernel.arithmetic == "dynamic" and kernel.macs == 3 * 64 * 6
 
