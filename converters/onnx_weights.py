@@ -3,7 +3,7 @@
 ==================== =========================================================================================
 weights              in the file
 ==================== =========================================================================================
-int8, one a channel  ``DequantizeLinear(axis)``
+int8, one a channel  ``DequantizeLinear(axis)``; of a table that is picked from, behind ``Gather`` of integers and scales
 int4, int8 in blocks ``DequantizeLinear(axis, block_size)``, opset 21
 int4, w4a8           ``Cast(int4 -> int8) -> DequantizeLinear``: ONNX Runtime folds the cast when it loads the file, and then
                      finds the int8 pattern its integer kernels want
@@ -14,6 +14,7 @@ dynamic-int8         ``DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul (->
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,9 @@ def store_weights(graph: ir.Graph, weights: Iterable[SmallWeight]) -> None:
     for weight in weights:
         value, order = _find(graph, weight)
         if value is None:
+            continue
+        if _is_table(weight, value):
+            _restore_rows(graph, value, weight)
             continue
         if not weight.is_dynamic:
             value, order = _as_gemm(graph, value, weight, order)
@@ -111,6 +115,46 @@ def _as_gemm(graph: ir.Graph, value: ir.Value, weight: SmallWeight, order: tuple
     return matrix, (0, 1)
 
 
+def _is_table(weight: SmallWeight, value: ir.Value) -> bool:
+    """Whether rows with a scale each are picked from a constant, and nothing else reads it."""
+    is_picked = all(
+        node.op_type == "Gather"
+        and position == 0
+        and ("axis" not in node.attributes or node.attributes["axis"].as_int() == 0)
+        and static_shape(node.outputs[0]) is not None
+        for node, position in value.uses()
+    )
+    entry = weight.entry
+    return is_picked and entry.dtype == "int8" and entry.block_size is None and entry.channel_axis == 0
+
+
+def _restore_rows(graph: ir.Graph, value: ir.Value, weight: SmallWeight) -> None:
+    """Restore the rows that are picked, not the whole table: ``Gather`` of integers and of scales, then ``DequantizeLinear``.
+
+    ONNX Runtime keeps a DequantizeLinear before a Gather and runs it over every row of a vocabulary at each inference.
+    """
+    name = str(value.name)
+    stored = add_constant(graph, f"{name}_stored", weight.stored)
+    scales = add_constant(graph, f"{name}_scale", np.asarray(weight.entry.scale, np.float32))
+    for node, _ in list(value.uses()):
+        shape, places, own = static_shape(node.outputs[0]), node.inputs[1], str(node.outputs[0].name)
+        if shape is None or places is None:
+            continue
+        count = math.prod(shape[:-1])
+        rows = add_constant(graph, f"{own}_rows", np.array([count], np.int64))
+        whole = add_constant(graph, f"{own}_shape", np.array(shape, np.int64))
+        flat = insert_before(graph, node, make("Reshape", [places, rows], name=f"{own}_places", like=places, shape=(count,)))
+        integers = make("Gather", [stored, flat], name=f"{own}_int8", like=stored, shape=(count, shape[-1]))
+        steps = make("Gather", [scales, flat], name=f"{own}_scales", like=scales, shape=(count,))
+        picked = [insert_before(graph, node, integers), insert_before(graph, node, steps)]
+        real = make("DequantizeLinear", picked, name=f"{own}_restored", like=value, shape=(count, shape[-1]), axis=0)
+        restored = insert_before(graph, node, real)
+        shaped = make("Reshape", [restored, whole], name=f"{own}_whole", like=value, shape=shape)
+        replace(graph, node, insert_before(graph, node, shaped))
+    graph.initializers.pop(name)
+    rename_constant(graph, stored, name)
+
+
 def _as_int4(integers: Array) -> Array:
     import ml_dtypes
 
@@ -169,7 +213,7 @@ def _multiply_integers(graph: ir.Graph, node: ir.Node, weight: SmallWeight, orde
     product = make("MatMulInteger", [integers, stored, zero], name=f"{name}_sum", like=result, dtype=ir.DataType.INT32)
     real = make("Cast", [insert_before(graph, node, product)], name=f"{name}_real", like=result, to=int(ir.DataType.FLOAT))
     steps = add_constant(graph, f"{name}_scale", weight.scales.reshape(-1))
-    both = make("Mul", [scale, steps], name=f"{name}_step", like=result, shape=[steps.shape[0] if steps.shape else 1])
+    both = make("Mul", [scale, steps], name=f"{name}_step", like=result, shape=[len(weight.entry.scale)])
     inputs = [insert_before(graph, node, real), insert_before(graph, node, both)]
     value = insert_before(graph, node, make("Mul", inputs, name=f"{name}_product", like=result))
     if len(node.inputs) > 2 and node.inputs[2] is not None:
