@@ -148,7 +148,8 @@ def test_a_net_traced_for_one_sample_takes_many(name: str, way: str) -> None:
 def test_untrained_it_is_post_training_quantization() -> None:
     prepared, _ = prepared_and_data("image", Quantize(training=Training()))
     origin = prepared.origin
-    ptq = ek.compress(origin.task, recipe="int8").contract
+    plain = Quantize(rounding="nearest", bias_correction=False)
+    ptq = ek.compress(origin.task, recipe=Recipe(name="plain", steps=(plain,))).contract
     qat = ek.finish_qat(prepared).contract
     assert [(entry.name, entry.scale, entry.sha256) for entry in qat.entries] == [
         (entry.name, entry.scale, entry.sha256) for entry in ptq.entries

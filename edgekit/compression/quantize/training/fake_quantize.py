@@ -90,6 +90,10 @@ def _put_on_grid(value: torch.Tensor, scale: torch.Tensor, grid: Grid) -> torch.
     return rounded
 
 
+def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    return torch.dot(left.reshape(-1), right.reshape(-1))
+
+
 def _inverse(scale: torch.Tensor) -> torch.Tensor:
     """As the quantize operator multiplies: 1 / scale in double, then float32."""
     return (1.0 / scale.double()).float()
@@ -105,9 +109,8 @@ class _OnAffineGrid(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        del output
         value, scale, *grid = inputs
-        ctx.save_for_backward(value, scale)
+        ctx.save_for_backward(value, scale, output)
         ctx.grid = grid
 
     @staticmethod
@@ -119,17 +122,17 @@ class _OnAffineGrid(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
-        value, scale = ctx.saved_tensors
+        value, scale, output = ctx.saved_tensors
         zero_point, minimum, maximum = ctx.grid
         steps = value * _inverse(scale)
-        rounded = torch.round(steps) + zero_point
-        inside = (rounded >= minimum) & (rounded <= maximum)
+        inside = steps.clamp(minimum - zero_point - 0.5, maximum - zero_point + 0.5) == steps
+        to_value = gradient * inside
         to_scale = None
-        if ctx.needs_input_grad[1]:
-            slope = rounded.clamp(minimum, maximum) - zero_point - torch.where(inside, steps, 0.0)
+        if ctx.needs_input_grad[1]:  # integer - zero_point, and less value / scale inside
+            slope = _dot(gradient, output) / scale - _dot(to_value, steps)
             size = max(1, steps.numel() // max(1, steps.shape[0] if steps.ndim else 1))
-            to_scale = ((gradient * slope).sum() / math.sqrt(size * maximum)).reshape(scale.shape)
-        return gradient * inside, to_scale, None, None, None
+            to_scale = (slope / math.sqrt(size * maximum)).reshape(scale.shape)
+        return to_value, to_scale, None, None, None
 
 
 class WeightLimits(nn.Module):

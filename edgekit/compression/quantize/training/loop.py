@@ -205,11 +205,11 @@ class _Run:
             raise TaskError(f"Task '{self.task.name}': the loss failed. {type(reason).__name__}: {reason}") from reason
         where = f"Task '{self.task.name}': epoch {self.epoch + 1}, batch {self.batch + 1}"
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
-            raise TaskError(
-                f"{where}: the loss is {_describe(loss)}; return one number that depends on the outputs, as a tensor."
-            )
+            raise TaskError(f"{where}: the loss is {_describe(loss)}; return a tensor of one number that depends on the outputs.")
         if not bool(torch.isfinite(loss)):
-            raise TaskError(f"{where}: the loss is {float(loss):.6g}. Try a smaller learning_rate, and check loss and targets.")
+            raise TaskError(
+                f"{where}: the loss is {float(loss.detach()):.6g}. Try a smaller learning_rate, and check loss and targets."
+            )
         return loss
 
     def _save(self) -> None:
