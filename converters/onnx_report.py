@@ -125,11 +125,13 @@ def _read_file(model: onnx.ModelProto) -> _File:
 
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     grids: dict[str, _Stored] = {}
-    casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast" and node.input[0] in constants}
+    through = {"Cast", "Gather"}  # of 4-bit weights; of the rows of a table, and of their scales
+    casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in through and node.input[0] in constants}
     for node in model.graph.node:
-        if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and all(name in constants for name in node.input[1:3]):
-            tensor = node.output[0] if node.op_type == "QuantizeLinear" else casts.get(node.input[0], node.input[0])
-            scale = constants[node.input[1]]
+        parts = [casts.get(name, name) for name in node.input]
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and all(name in constants for name in parts[1:3]):
+            tensor = node.output[0] if node.op_type == "QuantizeLinear" else parts[0]
+            scale = constants[parts[1]]
             zero_point = constants[node.input[2]] if len(node.input) > 2 else _default_zero_point(constants, tensor, scale)
             numbers = {attribute.name: attribute.i for attribute in node.attribute}
             size = numbers.get("block_size") or None

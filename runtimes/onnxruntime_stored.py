@@ -105,12 +105,14 @@ def _constants(model: onnx.ModelProto) -> tuple[StoredConstant, ...]:
 
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     values = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in held.items()}
+    picked = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Gather"}  # rows of a table
     grids: dict[str, Grid] = {}
     packed: list[StoredConstant] = []
     for node in model.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in values and node.input[1] in values:
+        parts = [picked.get(name, name) for name in node.input]
+        if node.op_type == "DequantizeLinear" and parts[0] in values and parts[1] in values:
             zero_point = values.get(node.input[2]) if len(node.input) > 2 else None
-            grids[node.input[0]] = _grid(values[node.input[0]], values[node.input[1]], zero_point, _attribute(node, "block_size"))
+            grids[parts[0]] = _grid(values[parts[0]], values[parts[1]], zero_point, _attribute(node, "block_size"))
         elif node.op_type == "MatMulNBits" and node.input[1] in values:
             packed.append(_unpacked(node, values))
         elif node.op_type in {"MatMulInteger", "ConvInteger"} and node.input[1] in values:
