@@ -143,10 +143,7 @@ def make_plan(
     kernels, idle = drop_idle(kernels)
     float_layers += [_float_layer(kernel.node, kernel.layer, REASON) for kernel in idle if kernel.family.role != "shared"]
     values = _name_values(module, kernels)
-    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    for node, name in zip(placeholders, input_names, strict=False):
-        if node in values:
-            values[node].name = name
+    _name_inputs(module, values, input_names)
     choose_types(kernels, values)
     regridded = [*_share_grids(kernels, values), *retyped_edges(kernels, values)]
     return Plan(
@@ -276,6 +273,14 @@ def _fused_end(node: Node, family: Family) -> Node:
         if str(follower.target) in _CLAMPS and follower.args[0] is node:
             return follower
     return node
+
+
+def _name_inputs(module: GraphModule, values: Mapping[Node, Value], names: Sequence[str]) -> None:
+    """Call the inputs what the task calls them."""
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    for node, name in zip(placeholders, names, strict=False):
+        if node in values:
+            values[node].name = name
 
 
 def _name_values(module: GraphModule, kernels: Sequence[Kernel]) -> dict[Node, Value]:
