@@ -23,6 +23,7 @@ from edgekit.compression.quantize.calibrate import Range
 from edgekit.compression.quantize.canonical import constant, copy_used, put_constant
 from edgekit.compression.quantize.constants import fold_quantized_constants
 from edgekit.compression.quantize.dynamic import quantize_inputs
+from edgekit.compression.quantize.exact import align_grids, exact_weight_scales
 from edgekit.compression.quantize.grid import Grid, activation_grid, bias_integers, weight_grid, weight_integers, wide_grid
 from edgekit.compression.quantize.plan import Kernel, Plan, Value, source_of
 from edgekit.compression.quantize.weights import digest, integer_range, parameter_entry, restore_channels, store_weight
@@ -33,7 +34,7 @@ from edgekit.core.tensors import quantize
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["Lowered", "decide_grids", "kernel_readers", "lower", "move_bias"]
+__all__ = ["Lowered", "decide_grids", "kernel_readers", "lower", "move_bias", "regrid_bias"]
 
 register_operators()
 
@@ -61,15 +62,26 @@ class Lowered:
     dynamic_count: int = 0
 
 
-def lower(module: GraphModule, plan: Plan, ranges: Mapping[Node, Range]) -> Lowered:
-    """Write the plan into ``module`` (which is consumed) with the grids that the ranges ask for."""
+def lower(module: GraphModule, plan: Plan, ranges: Mapping[Node, Range], *, align: bool = True, exact: bool = False) -> Lowered:
+    """Write the plan into ``module`` (which is consumed) with the grids that the ranges ask for.
+
+    Args:
+        module: Canonical float graph.
+        plan: What becomes integers.
+        ranges: Calibrated ranges.
+        align: Move scales until requantizations are tie-free; see :mod:`exact`. 16-bit grids are too fine for it.
+        exact: Those of inputs, too.
+    """
     grids = decide_grids(plan, ranges)
+    align = align and all(grid.dtype == "int8" for grid in grids.values())
+    grids = align_grids(plan, grids, exact=exact) if align else grids
     copies = _Copies(plan, grids, ranges)
     entries: dict[Node, TensorQuantization] = {}
     parameters: list[TensorQuantization] = []
     for kernel in plan.kernels:
         if kernel.family.role == "weighted":
-            parameters += _lower_parameters(module, kernel, copies.read(kernel.activation_arguments[0], kernel))
+            output = grids[plan.values[kernel.end].group] if align else None
+            parameters += _lower_parameters(module, kernel, copies.read(kernel.activation_arguments[0], kernel), output)
     for kernel in plan.weight_only:
         parameters += store_weight(module, kernel)
     absorbed = sum(_absorb_clamp(module, plan, kernel, grids) for kernel in plan.kernels)
@@ -246,7 +258,9 @@ def _activation_entry(value: Value, grid: Grid, *, shared: bool) -> TensorQuanti
     )
 
 
-def _lower_parameters(module: GraphModule, kernel: Kernel, input_grid: Grid) -> list[TensorQuantization]:
+def _lower_parameters(
+    module: GraphModule, kernel: Kernel, input_grid: Grid, aligned_output: Grid | None
+) -> list[TensorQuantization]:
     """Fold a layer's weight to int8 and put its bias on the int32 grid; return their entries."""
     node, family = kernel.node, kernel.family
     weight_at, bias_at, axis = family.weight or 0, family.bias or 0, family.channel_axis or 0
@@ -257,6 +271,8 @@ def _lower_parameters(module: GraphModule, kernel: Kernel, input_grid: Grid) -> 
     name = kernel.layer or node.name
     low, high = integer_range(kernel)
     scales = weight_grid(weight, axis, bias=bias, input_scale=input_grid.scale, largest=high)
+    if aligned_output is not None:
+        scales = exact_weight_scales(scales, input_scale=input_grid.scale, output_scale=aligned_output.scale)
     integers = weight_integers(weight, scales, axis, minimum=low, maximum=high)
     stored, restored = restore_channels(module, kernel, integers, scales, name=name)
     restored.meta["val"] = weight

@@ -14,6 +14,7 @@ import torch
 from edgekit.compression.quantize.calibrate import Statistics, calibrate, program_inputs
 from edgekit.compression.quantize.canonical import canonicalize, copy_graph
 from edgekit.compression.quantize.equalize import equalize, find_streams
+from edgekit.compression.quantize.exactness import check_exactness
 from edgekit.compression.quantize.lower import Lowered, lower
 from edgekit.compression.quantize.plan import Plan, make_plan
 from edgekit.compression.quantize.repair import repair
@@ -75,9 +76,14 @@ def quantize_static(
             statistics, trained = learn(module, plan, statistics, state=state, step=step, task=task, work=work, progress=progress)
             details |= trained
     trained = prepared is not None or step.training is not None  # training has set weights and biases: nothing is repaired
-    step = step.replace(rounding="nearest", bias_correction=False) if trained else step
-    lowered, details = _quantize_graph(module, plan, statistics, details, step=step, task=task, progress=progress)
+    plain = step.replace(rounding="nearest", bias_correction=False) if trained else step
+    lowered, details = _quantize_graph(
+        module, plan, statistics, details, step=plain, align=step.exact or not trained, task=task, progress=progress
+    )
     program = _export_again(lowered, arguments)
+    exactness = check_exactness(program)
+    details["exact_kernel_count"] = sum(kernel.is_exact for kernel in exactness.kernels)
+    details["inexact_kernels"] = [f"{kernel.layer} ({kernel.op}): {kernel.reason}" for kernel in exactness.inexact]
     contract = QuantizationContract(entries=_with_nodes(lowered, program), float_layers=plan.float_layers)
     outputs = answer_samples(program, state.golden.inputs, [spec.name for spec in state.record.outputs])
     golden = dataclasses.replace(state.golden, outputs=outputs)
@@ -117,6 +123,7 @@ def _quantize_graph(
     details: Mapping[str, Any],
     *,
     step: Quantize,
+    align: bool,
     task: Task,
     progress: Progress,
 ) -> tuple[Lowered, dict[str, Any]]:
@@ -127,18 +134,18 @@ def _quantize_graph(
     )
     details = {"sample_count": statistics.sample_count, **details, "repaired_layer_count": len(layers)}
     if not layers:
-        return lower(module, plan, statistics.ranges), details
+        return lower(module, plan, statistics.ranges, align=align, exact=step.exact), details
     count = affordable_sample_count(module, wanted=min(step.sample_count, _REPAIR_SAMPLES))
     samples = list(program_inputs(task, task.named_inputs(task.example_inputs), sample_count=count))
     float_module = copy_graph(module)
     repaired = repair(
-        lower(module, plan, statistics.ranges),
+        lower(module, plan, statistics.ranges, align=align, exact=step.exact),
         float_module,
         layers,
         samples,
         compensate=compensate,
         correct_biases=step.bias_correction,
-        keep_scales=step.exact,
+        keep_scales=align and step.exact,
         progress=lambda done: progress("repair", done, len(layers)),
     )
     return repaired, details
@@ -198,7 +205,7 @@ def _describe(
         summary=(
             f"{words}: {len(plan.kernels)} integer kernels ({weighted} with weights), {len(lowered.activations)} activations,"
             f"{only_weights} {len(plan.float_layers)} operators stay float,"
-            f" {details['sample_count']} calibration samples{_training(details)}"
+            f" {details['sample_count']} calibration samples{_training(details)}{_exactness(details) if step.exact else ''}"
         ),
         seconds=seconds,
         cpu_seconds=cpu_seconds,
@@ -214,6 +221,13 @@ def _describe(
             "estimator": step.estimator,
         },
     )
+
+
+def _exactness(details: Mapping[str, Any]) -> str:
+    inexact = details["inexact_kernels"]
+    if not inexact:
+        return f", exact: {details['exact_kernel_count']} of {details['exact_kernel_count']} kernels"
+    return f", NOT exact in {len(inexact)} kernels: {'; '.join(inexact[:3])}{' ...' if len(inexact) > 3 else ''}"
 
 
 def _training(details: Mapping[str, Any]) -> str:
