@@ -97,7 +97,7 @@ def test_blocks_are_for_matrices(blocky: Task) -> None:
 def test_blocks_restore_weights_better_than_channels(blocky: Task) -> None:
     errors = {}
     for word, size in (("w4", 24), ("w4-g8", 8)):
-        compressed = compress(blocky, word)
+        compressed = compress(blocky, word, rounding="nearest", bias_correction=False)
         entry = compressed.contract["head.weight"]
         rows = stored(compressed, entry).reshape(-1, size) * np.asarray(entry.scale, np.float32)[:, None]
         weight = compressed.float_program.state_dict["head.weight"].detach().numpy()
