@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["audit"]
 
+_SHOWN = 5
 _MAC_SHARE = 0.98
 """Least share of the multiply-accumulates claimed as integers that integer kernels must do."""
 
@@ -101,6 +102,7 @@ def audit_in_worker(*, run: str, folder: str, runtime: str) -> dict[str, Any]:
     file: StoredFile = reader.read_file(artifact.path, _sample(compressed, artifact))
     claims = read_claims(compressed)
     layers, notes = _layers(claims, file, artifact)
+    work, remarks = _kernel_problems(claims, file)
     problems, found = _activation_problems(compressed, file, artifact)
     share = _integer_share(file)
     return ArtifactAudit(
@@ -115,8 +117,8 @@ def audit_in_worker(*, run: str, folder: str, runtime: str) -> dict[str, Any]:
         activation_count=found,
         size_bytes=artifact.size_bytes,
         floor_bytes=floor_bytes(compressed),
-        problems=(*problems, *_kernel_problems(claims, file)),
-        notes=notes,
+        problems=(*problems, *work),
+        notes=(*notes, *remarks),
     ).model_dump(mode="json")
 
 
@@ -225,6 +227,7 @@ def _activation_problems(compressed: Compressed, file: StoredFile, artifact: Art
     """Problems of the grids of activations, and how many were found equal."""
     outcomes = {outcome.name: outcome for outcome in artifact.contract_report.outcomes}
     problems, found = [], 0
+    missing: dict[str, list[str]] = {}
     for entry in compressed.contract.activations:
         outcome = outcomes.get(entry.name)
         if outcome is None:
@@ -232,7 +235,7 @@ def _activation_problems(compressed: Compressed, file: StoredFile, artifact: Art
             continue
         if not outcome.tensor:
             if outcome.outcome == "dropped":
-                problems.append(f"{entry.name}: the file has no integers for this activation (the export said: {outcome.reason})")
+                missing.setdefault(outcome.reason, []).append(entry.name)
             continue
         grid = file.grids.get(outcome.tensor)
         if grid is None:
@@ -242,6 +245,9 @@ def _activation_problems(compressed: Compressed, file: StoredFile, artifact: Art
             problems.append(f"{entry.name}: quantized as {stored}, not as the contract's {entry.dtype}, scale {entry.scale[0]}")
         else:
             found += 1
+    for reason, names in missing.items():
+        listed = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        problems.append(f"{listed}: the file has no integers for this activation (the export said: {reason})")
     return problems, found
 
 
@@ -264,11 +270,15 @@ def _integer_share(file: StoredFile) -> float | None:
     return None if integer is None else integer / max(1, total)
 
 
-def _kernel_problems(claims: Claims, file: StoredFile) -> list[str]:
+def _kernel_problems(claims: Claims, file: StoredFile) -> tuple[list[str], list[str]]:
+    """Problems and notes of how a file computes. Of 16 bits only the grids are asked: not every target has kernels for them."""
     integer = _integer_macs(file)
     if integer is None or integer >= _MAC_SHARE * claims.integer_macs:
-        return []
+        return [], []
     floats = sorted((kernel for kernel in file.kernels if kernel.arithmetic != "integer"), key=lambda kernel: -kernel.macs)
-    named = ", ".join(f"{kernel.name or kernel.op} ({kernel.op})" for kernel in floats[:5])
+    named = ", ".join(f"{kernel.name or kernel.op} ({kernel.op})" for kernel in floats[:_SHOWN])
     share = integer / claims.integer_macs
-    return [f"integer kernels do {share:.1%} of the multiply-accumulates claimed as integers; computed otherwise: {named}"]
+    text = f"integer kernels do {share:.1%} of the multiply-accumulates claimed as integers; computed otherwise: {named}"
+    if integer >= _MAC_SHARE * claims.int8_macs:
+        return [], [f"{text}. Their activations have 16 bits, for which this runtime has no integer kernel."]
+    return [text], []

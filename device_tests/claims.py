@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -60,12 +60,14 @@ class Claims:
         weights: Claims in the contract's order.
         total_macs: Multiply-accumulates of one inference.
         integer_macs: Those of layers whose operands are integers.
+        int8_macs: Those of layers whose operands are integers of at most eight bits, for which every target has kernels.
         moves_channels: The recipe moved factors between channels, so a source fits only up to these.
     """
 
     weights: tuple[Claim, ...]
     total_macs: int
     integer_macs: int
+    int8_macs: int
     moves_channels: bool
 
 
@@ -82,10 +84,12 @@ def read_claims(compressed: Compressed) -> Claims:
             macs, arithmetic = work[reader] if reader is not None else (0, "float")
             values = constants[entry.node]
             claims.append(Claim(entry, values, arithmetic, macs, sources.of(entry)))
-    integer = sum(macs for macs, arithmetic in work.values() if arithmetic == "integer")
+    integer = {node: macs for node, (macs, arithmetic) in work.items() if arithmetic == "integer"}
+    int8 = sum(macs for node, macs in integer.items() if not _reads_int16(node))
     steps = [step for step in compressed.recipe.steps if getattr(step, "kind", "") == "quantize"]
     moves = any(getattr(step, "equalization", False) or getattr(step, "smoothing", None) is not None for step in steps)
-    return Claims(tuple(claims), sum(macs for macs, _ in work.values()), integer, moves)
+    total = sum(macs for macs, _ in work.values())
+    return Claims(tuple(claims), total, sum(integer.values()), int8, moves)
 
 
 def floor_bytes(compressed: Compressed) -> int:
@@ -145,11 +149,23 @@ def _arithmetic(node: Node) -> Arithmetic:
     return "dynamic" if any(origin.endswith(".tensor") for origin in origins) else "integer"
 
 
-def _origin(argument: Any) -> str:
-    """What makes an operand, moves seen through: operator and overload."""
+def _reads_int16(node: Node) -> bool:
+    """Whether an operand is dequantized from 16 bits."""
+    makers = [_maker(argument) for argument in node.args[:3] if hasattr(argument, "op")]
+    return any("torch.int16" in map(str, maker.args) for maker in makers)
+
+
+def _maker(argument: Any) -> Node:
+    """What makes an operand, moves seen through."""
     current = argument
-    while hasattr(current, "op") and _operator(current) in _MOVES and current.args and hasattr(current.args[0], "op"):
+    while _operator(current) in _MOVES and current.args and hasattr(current.args[0], "op"):
         current = current.args[0]
+    return cast("Node", current)
+
+
+def _origin(argument: Any) -> str:
+    """Operator and overload that make an operand."""
+    current = _maker(argument) if hasattr(argument, "op") else argument
     name = _operator(current) if hasattr(current, "op") else ""
     return f"{name}.{getattr(current.target, '_overloadname', '')}" if name else ""
 
