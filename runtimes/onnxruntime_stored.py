@@ -75,7 +75,7 @@ def read_file(data: bytes, source: str, inputs: Mapping[str, Array]) -> StoredFi
     return StoredFile(
         constants=constants,
         grids=_activation_grids(model),
-        kernels=_kernels(executed, events, names),
+        kernels=_kernels(executed, events, names, _weights_by_node(model, names)),
         stray_dequantizes=_stray(executed),
         method="the graph that ONNX Runtime executes after its own optimisations, one profiled inference",
     )
@@ -92,7 +92,9 @@ def _run_once(data: bytes, inputs: Mapping[str, Array]) -> tuple[onnx.ModelProto
         options.enable_profiling, options.profile_file_prefix = True, str(Path(scratch, "profile"))
         options.log_severity_level = 4  # it warns that such a graph is for this machine only
         options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        # Blocked layouts of float kernels rename every node; which kernels compute in integers does not depend on them.
+        layouts = ["NchwcTransformer"]
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], disabled_optimizers=layouts)
         session.run(None, dict(inputs))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         executed = onnx.load(options.optimized_model_filepath)
@@ -195,7 +197,24 @@ def _is_large(dims: Sequence[int]) -> bool:
     return len(dims) > 1
 
 
-def _kernels(executed: onnx.ModelProto, events: Sequence[Mapping[str, Any]], weights: set[str]) -> tuple[Kernel, ...]:
+def _weights_by_node(model: onnx.ModelProto, weights: set[str]) -> dict[str, tuple[str, ...]]:
+    """Node of the file -> its weights: where ONNX Runtime decodes a weight beforehand, the node's name is all that stays."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    dims = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type in _KINDS:
+            read = [_constant_behind(name, producers, dims) for name in node.input]
+            found[node.name] = tuple(name for name in read if name in weights)
+    return found
+
+
+def _kernels(
+    executed: onnx.ModelProto,
+    events: Sequence[Mapping[str, Any]],
+    weights: set[str],
+    by_node: Mapping[str, tuple[str, ...]],
+) -> tuple[Kernel, ...]:
     """Kernels that multiply, with shapes from the profile."""
     profiled: dict[str, collections.deque[Mapping[str, Any]]] = {}
     for event in events:
@@ -214,9 +233,15 @@ def _kernels(executed: onnx.ModelProto, events: Sequence[Mapping[str, Any]], wei
             continue  # folded away before it ran
         read = [_constant_behind(name, producers, dims) for name in node.input]
         macs = _macs(node, waiting.popleft(), read, dims)
-        used = tuple(name for name in read if name in weights)
+        used = tuple(name for name in read if name in weights) or _by_name(node.name, by_node)
         found.append(Kernel(node.name, node.op_type, _arithmetic(node.op_type), macs, used))
     return tuple(found)
+
+
+def _by_name(name: str, by_node: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Weights of the file's node that an executed one was made from: its name stays, perhaps with something behind."""
+    origins = [origin for origin in by_node if origin and (name == origin or name.startswith(f"{origin}_"))]
+    return by_node[max(origins, key=len)] if origins else ()
 
 
 def _constant_behind(name: str, producers: Mapping[str, onnx.NodeProto], dims: Mapping[str, tuple[int, ...]]) -> str:

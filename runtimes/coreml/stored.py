@@ -58,6 +58,9 @@ def _constants(program: Program) -> dict[str, StoredConstant]:
         if operation.type in _COMPRESSED:
             constant = _decoded(program, operation)
             found[constant.name] = constant
+        elif operation.type == "constexpr_cast":  # stored as float16, decoded on load
+            values, dtype = _argument(program, operation, "source_val")
+            found[operation.outputs[0].name] = StoredConstant(operation.outputs[0].name, values, dtype)
     return found
 
 
