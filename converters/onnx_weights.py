@@ -147,7 +147,7 @@ def _restore_rows(graph: ir.Graph, value: ir.Value, weight: SmallWeight) -> None
         integers = make("Gather", [stored, flat], name=f"{own}_int8", like=stored, shape=(count, shape[-1]))
         steps = make("Gather", [scales, flat], name=f"{own}_scales", like=scales, shape=(count,))
         picked = [insert_before(graph, node, integers), insert_before(graph, node, steps)]
-        real = make("DequantizeLinear", picked, name=f"{own}_rows", like=value, shape=(count, shape[-1]), axis=0)
+        real = make("DequantizeLinear", picked, name=f"{own}_real", like=value, shape=(count, shape[-1]), axis=0)
         restored = insert_before(graph, node, real)
         shaped = make("Reshape", [restored, whole], name=f"{own}_whole", like=value, shape=shape)
         replace(graph, node, insert_before(graph, node, shaped))
