@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["align_grids", "averaged_count", "exact_weight_scales"]
 
+_SUMS = {"add", "sub"}
 _UNITS = 32  # the narrowest scale of an addition in units: a scale grows by 3 % at most
 _TABLE_TRIALS = [1 + step / 1000 for step in range(40)]
 
@@ -56,7 +57,6 @@ def align_grids(plan: Plan, grids: Mapping[int, Grid], *, exact: bool) -> dict[i
     aligned = _Alignment(plan, dict(grids))
     if exact:
         aligned.align_inputs()
-    aligned.align_sums()
     for kernel in plan.kernels:
         aligned.align_kernel(kernel)
     return aligned.grids
@@ -82,7 +82,11 @@ class _Alignment:
     def __init__(self, plan: Plan, grids: dict[int, Grid]) -> None:
         self.plan = plan
         self.grids = grids
-        self.settled = {value.group for value in plan.values.values() if value.fixed_range is not None}
+        self.settled = {  # a constant's range is known, too, but its grid may be any
+            value.group for node, value in plan.values.items() if value.fixed_range is not None and node.op != "get_attr"
+        }
+
+        self.sums = self._coupled(kernel for kernel in plan.kernels if kernel.family.name in _SUMS)
 
     def align_inputs(self) -> None:
         """Divide inputs by powers of two: exact, so that all executors meet the same ties and round them to even."""
@@ -90,16 +94,16 @@ class _Alignment:
             if value.is_input and value.group not in self.settled:
                 self._set(value.group, 2.0 ** math.ceil(math.log2(self.grids[value.group].scale)))
 
-    def align_sums(self) -> None:
-        """Put the grids that additions couple on integer multiples of one unit, odd ones where a sum is rounded."""
-        for groups, outputs in self._coupled(kernel for kernel in self.plan.kernels if kernel.family.name in {"add", "sub"}):
-            fixed = [group for group in groups if group in self.settled]
-            narrowest = min(self.grids[group].scale for group in (fixed or groups))
-            unit = _coarse(narrowest) / _UNITS if not fixed else narrowest / _UNITS
-            for group in groups - set(fixed):
-                count = math.ceil(self.grids[group].scale / unit - 1e-9)
-                self._set(group, unit * (count | 1 if group in outputs else count))
-            self.settled |= groups
+    def _align_sums(self, kernel: Kernel) -> None:
+        """Put the grids that additions couple with this one on multiples of one unit, odd ones where a sum is rounded."""
+        groups, outputs = next(found for found in self.sums if self._output(kernel) in found[0])
+        fixed = groups & self.settled
+        unit = _coarse(min(self.grids[group].scale for group in fixed or groups)) / _UNITS
+        if fixed:
+            unit = min(self.grids[group].scale for group in fixed) / _UNITS
+        for group in groups - fixed:
+            count = math.ceil(self.grids[group].scale / unit - 1e-9)
+            self._set(group, unit * (count | 1 if group in outputs else count))
 
     def _coupled(self, kernels: Iterable[Kernel]) -> list[tuple[set[int], set[int]]]:
         """(groups, those of them that sums are rounded to) for each set of additions that share a grid."""
@@ -120,6 +124,7 @@ class _Alignment:
         """Settle the grids one kernel reads and writes."""
         rule: Callable[[Kernel], None] | None = {
             "mul": self._align_product, "matmul": self._align_product, "mean": self._align_mean, "clamp": self._align_product,
+            "add": self._align_sums, "sub": self._align_sums,
         }.get(kernel.family.name)  # fmt: skip
         if rule is not None:
             rule(kernel)
@@ -128,7 +133,14 @@ class _Alignment:
         self.settled |= {self._output(kernel), *self._inputs(kernel)} if rule else set()
 
     def _align_product(self, kernel: Kernel) -> None:
-        self._settle_output(kernel, math.prod(self.grids[group].scale for group in self._inputs(kernel)))
+        inputs, output = self._inputs(kernel), self._output(kernel)
+        numerator = math.prod(self.grids[group].scale for group in inputs)
+        free = next((group for group in inputs if group not in self.settled and inputs.count(group) == 1), None)
+        if output in self.settled and free is not None:
+            multiplier = nearby_multiplier(numerator / self.grids[output].scale, larger=True)
+            self._set(free, float(multiplier) * self.grids[output].scale / (numerator / self.grids[free].scale))
+        else:
+            self._settle_output(kernel, numerator)
 
     def _align_mean(self, kernel: Kernel) -> None:
         self._settle_output(kernel, self.grids[self._inputs(kernel)[0]].scale / averaged_count(kernel.node))
@@ -167,7 +179,9 @@ class _Alignment:
 
 
 def _with_scale(grid: Grid, scale: float) -> Grid:
-    """The grid widened to ``scale``; its lowest value stays where it was, as near as a whole zero point allows."""
+    """The grid widened to ``scale``: symmetric if it was, else with its lowest value as near as a whole zero point allows."""
+    if grid.zero_point == 0:
+        return dataclasses.replace(grid, scale=float(np.float32(scale)))
     low = (grid.minimum - grid.zero_point) * grid.scale
     zero_point = int(np.clip(np.rint(grid.minimum - low / scale), grid.minimum, grid.maximum))
     return dataclasses.replace(grid, scale=float(np.float32(scale)), zero_point=zero_point)

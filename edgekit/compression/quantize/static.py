@@ -17,6 +17,7 @@ from edgekit.compression.quantize.equalize import equalize, find_streams
 from edgekit.compression.quantize.exactness import check_exactness
 from edgekit.compression.quantize.lower import Lowered, lower
 from edgekit.compression.quantize.plan import Plan, make_plan
+from edgekit.compression.quantize.pooling import pools_as_convolutions
 from edgekit.compression.quantize.repair import repair
 from edgekit.compression.quantize.sequential import affordable_sample_count, layer_axes
 from edgekit.compression.quantize.smooth import find_chains, smooth
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from edgekit.core.task import Task
     from edgekit.core.tensors import Array
 
-__all__ = ["prepare_program", "quantize_static"]
+__all__ = ["calibrate_program", "prepare_program", "quantize_static"]
 
 _REPAIR_SAMPLES = 64  # what a layer's repair looks at, as far as memory allows
 
@@ -75,8 +76,8 @@ def quantize_static(
         if step.training is not None:
             statistics, trained = learn(module, plan, statistics, state=state, step=step, task=task, work=work, progress=progress)
             details |= trained
-    trained = prepared is not None or step.training is not None  # training has set weights and biases: nothing is repaired
-    plain = step.replace(rounding="nearest", bias_correction=False) if trained else step
+    is_trained = prepared is not None or step.training is not None  # training has set weights and biases: nothing is repaired
+    plain = step.replace(rounding="nearest", bias_correction=False) if is_trained else step
     lowered, details = _quantize_graph(
         module, plan, statistics, details, step=plain, align=step.exact or not trained, task=task, progress=progress
     )
@@ -100,11 +101,24 @@ def prepare_program(state: Compressed, *, step: Quantize, task: Task, progress: 
     return prepare(module, plan, statistics, details, state=state, task=task, step=step)
 
 
+def calibrate_program(
+    state: Compressed, *, step: Quantize, task: Task, progress: Progress
+) -> tuple[GraphModule, Plan, Statistics]:
+    """The float graph as it stands just before it is lowered (canonical, equalized), its plan, and its ranges."""
+    example = task.named_inputs(task.example_inputs)
+    arguments = tuple(torch.from_numpy(array.copy()) for array in example.values())
+    module, plan = _plan_program(state, arguments, step=step, task=task)
+    statistics, _ = _calibrate(module, plan, step=step, task=task, example=example, progress=progress)
+    return module, plan, statistics
+
+
 def _plan_program(
     state: Compressed, arguments: Sequence[torch.Tensor], *, step: Quantize, task: Task
 ) -> tuple[GraphModule, Plan]:
     """The program's canonical graph, and what of it becomes integers."""
     module = canonicalize(state.program, arguments)
+    if step.exact:
+        pools_as_convolutions(module)
     plan = make_plan(
         module, input_names=task.input_names, keep_float=step.keep_float, precision=step.precision, layers=step.layers
     )
