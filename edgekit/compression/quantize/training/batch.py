@@ -47,7 +47,7 @@ class BatchCall:
         if self.way == "directly" or total == self.batch_size:
             return _flat(module(*arguments))
         rows = torch.arange(-(-total // self.batch_size) * self.batch_size, device=arguments[0].device).clamp_max(total - 1)
-        parts = [argument[rows].unflatten(0, (-1, self.batch_size)) for argument in arguments]
+        parts = [argument[rows].reshape(-1, self.batch_size, *argument.shape[1:]) for argument in arguments]
         with _holding(module):
             if self.way == "mapped":
                 outputs = _map(module, parts)
