@@ -26,6 +26,7 @@ __all__ = ["BatchCall", "choose_call"]
 
 _RESHAPES = {"aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"}
 _EXPANDS = {"aten.expand.default"}
+_RECURRENT = ("aten.lstm.", "aten.gru.", "aten.rnn_")  # torch crashes on a batch other than the initial state's: never tried
 _LARGEST_ERROR = 0.05  # of the spread between samples: values that round the other way differ, mixed-up samples differ by 1
 
 
@@ -65,6 +66,8 @@ def choose_call(module: GraphModule, arguments: Sequence[torch.Tensor], *, batch
         arguments: Samples to try with, each ``[N, ...]`` with ``N`` a multiple of ``batch_size``.
         batch_size: What it was traced for.
     """
+    if any(str(node.target).startswith(_RECURRENT) for node in module.graph.nodes):
+        return BatchCall("one by one", batch_size)
     for node in module.graph.nodes:
         if str(node.target) in _RESHAPES | _EXPANDS:
             _free_sizes(node, batch_size)
