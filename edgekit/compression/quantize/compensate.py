@@ -141,7 +141,9 @@ def reach_outputs(rows: torch.Tensor, folds: Sequence[Moments]) -> torch.Tensor:
     best = min(_DAMPINGS, key=held_out)
     if held_out(best) >= 0:
         return rows
-    return rows + ((halves[0] + halves[1]) / 2 / (values + best * typical + _TINY)) @ basis.mT
+    correction = (halves[0] + halves[1]) / 2 / (values + best * typical + _TINY)
+    result: torch.Tensor = rows + correction @ basis.mT
+    return result
 
 
 def round_compensated(

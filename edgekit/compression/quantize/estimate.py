@@ -13,8 +13,8 @@ entropy          the clipping whose histogram in 8 bits diverges least from the 
 
 The last three read one histogram (rules in :mod:`~edgekit.compression.quantize.clipping`) whose bins are
 ``[k, k + 1) * 2**exponent``; when a value does not fit, the exponent grows and neighbours merge. Scaling by a power of two
-is exact (short of underflow), counts are integers, and the exponent depends on the largest magnitude only: so neither batching nor order
-changes a result. No estimator leaves ``[smallest, largest]`` value seen, hence none undoes a fused clamp.
+is exact (short of underflow), counts are integers, and the exponent depends on the largest magnitude only: so neither
+batching nor order changes a result. No estimator leaves ``[smallest, largest]`` value seen, hence none undoes a fused clamp.
 """
 
 from __future__ import annotations

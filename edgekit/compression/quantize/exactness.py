@@ -89,8 +89,8 @@ def _row_of_family(module: GraphModule, node: Node, family: Family, output: Grid
             node, family.name, [recognise(Fraction(inputs[0].scale) * Fraction(inputs[1].scale) / Fraction(output.scale))]
         )
     if family.name == "mean":
-        for part in (node, node.args[0]):
-            part.meta.setdefault("val", values.get(part.name))  # type: ignore[union-attr]
+        for part in (node, *node.all_input_nodes):
+            part.meta.setdefault("val", values.get(part.name))
         return _row(node, family.name, [recognise(Fraction(inputs[0].scale) / averaged_count(node) / Fraction(output.scale))])
     if family.name == "clamp":
         return _row(node, family.name, [_ratio(inputs[0], output)])
