@@ -208,3 +208,27 @@ def test_core_ml_refuses_blocks_for_older_phones(compressed: Callable[[str], Com
         registry.converter("coreml").convert(
             compressed("weight-only"), output=tmp_path, options=ExportOptions(minimum_ios_version=17)
         )
+
+
+class Words(nn.Module):
+    """A table whose rows are picked, before a layer on integers and a transposed convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.fc, self.up = nn.Embedding(40, 16), nn.Linear(16, 16), nn.ConvTranspose1d(16, 8, 4, 2, 1)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.up(torch.relu(self.fc(self.table(tokens))).transpose(1, 2))
+
+
+@pytest.mark.parametrize("target", ["onnx", "tflite"])
+def test_tables_and_transposed_convolutions(target: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = np.random.default_rng(0).integers(0, 40, (8, 6))
+    task = Task(name="words", model=Words(), example_inputs=data[:1], calibration=[data])
+    program = pipeline.compress(task, recipe="w4a8")
+    artifact = registry.converter(target).convert(program, output=tmp_path, options=ExportOptions())
+    held = outcomes(artifact, "weight", program)
+    assert held["fc.weight"] == ("honoured", 4, None)
+    assert held["table.weight"] == ("honoured", 8, None)  # rows are picked, not multiplied: they stay int8
+    assert held["up.weight"] == (("re-typed", 8, None) if target == "tflite" else ("honoured", 4, None))
