@@ -119,9 +119,9 @@ def choose_types(kernels: Sequence[Kernel], values: Mapping[Node, Value]) -> Non
                 values[argument].dtype = "int16"
     for kernel in kernels:
         values[kernel.end].dtype = "int16" if kernel.precision.activations == "int16" else "int8"
-        found = {values[argument].dtype for argument in kernel.activation_arguments}
-        if kernel.family.role == "shared" and len(found) == 1:
-            values[kernel.end].dtype = found.pop()
+        found = [values[argument].dtype for argument in kernel.activation_arguments]
+        if kernel.family.role == "shared" and found and found.count(found[0]) == len(found):
+            values[kernel.end].dtype = found[0]
 
 
 def retyped_edges(kernels: Sequence[Kernel], values: Mapping[Node, Value]) -> list[tuple[Node, Node]]:

@@ -99,7 +99,7 @@ def _split(module: GraphModule, node: Node) -> None:
         bounds: Any = user.args[2:4]
         start, end = bounds
         stem = f"{node.args[1].target}_{number}"  # type: ignore[union-attr]
-        arguments = [node.args[0], put_constant(module, stem, weight[start:end], before=user)]
+        arguments: list[Any] = [node.all_input_nodes[0], put_constant(module, stem, weight[start:end], before=user)]
         if bias is not None:
             arguments.append(put_constant(module, f"{stem}_bias", bias[start:end], before=user))
         made = insert_call(module, user, aten.linear.default, *arguments)

@@ -79,7 +79,7 @@ def quantize_static(
     is_trained = prepared is not None or step.training is not None  # training has set weights and biases: nothing is repaired
     plain = step.replace(rounding="nearest", bias_correction=False) if is_trained else step
     lowered, details = _quantize_graph(
-        module, plan, statistics, details, step=plain, align=step.exact or not trained, task=task, progress=progress
+        module, plan, statistics, details, step=plain, align=step.exact or not is_trained, task=task, progress=progress
     )
     program = _export_again(lowered, arguments)
     exactness = check_exactness(program)
