@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgekit.core.errors import ContractError, RecipeError, nearest
 from edgekit.core.recipe import LayerPrecision, Precision
@@ -119,7 +119,7 @@ def choose_types(kernels: Sequence[Kernel], values: Mapping[Node, Value]) -> Non
                 values[argument].dtype = "int16"
     for kernel in kernels:
         values[kernel.end].dtype = "int16" if kernel.precision.activations == "int16" else "int8"
-        found = [values[argument].dtype for argument in kernel.activation_arguments]
+        found: list[Literal["int8", "int16"]] = [values[argument].dtype for argument in kernel.activation_arguments]
         if kernel.family.role == "shared" and found and found.count(found[0]) == len(found):
             values[kernel.end].dtype = found[0]
 
