@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgekit.core.task import Task, load_task
     from edgekit.core.validation import ValidationReport
     from edgekit.device_tests.audit import audit
-    from edgekit.pipeline import check_calibration, compress, export, validate
+    from edgekit.pipeline import check_calibration, check_exactness, compress, export, validate
 
 __version__ = "0.1.0"
 
@@ -41,6 +41,7 @@ _HOMES = {
     "agreement": "core.metric",
     "audit": "device_tests.audit",
     "check_calibration": "pipeline",
+    "check_exactness": "pipeline",
     "compress": "pipeline",
     "export": "pipeline",
     "finish_qat": "compression.quantize.training.session",
@@ -66,6 +67,7 @@ __all__ = [
     "agreement",
     "audit",
     "check_calibration",
+    "check_exactness",
     "compress",
     "export",
     "finish_qat",

@@ -20,6 +20,7 @@ from edgekit.core.calibration import CalibrationReport
 from edgekit.core.compressed import Compressed, read_record
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import OutputError, UsageError
+from edgekit.core.exactness import ExactnessReport
 from edgekit.core.files import check_room, sha256, write_text, writing_folder
 from edgekit.core.plugins import Progress, silent
 from edgekit.core.recipe import Recipe
@@ -27,7 +28,7 @@ from edgekit.core.run import Manifest, RunFolder, now, tool_versions
 from edgekit.core.task import Task, load_task
 from edgekit.core.validation import ValidationReport
 
-__all__ = ["Artifacts", "check_calibration", "compress", "export", "read_recipe", "validate"]
+__all__ = ["Artifacts", "check_calibration", "check_exactness", "compress", "export", "read_recipe", "validate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +148,25 @@ def check_calibration(
     plan = plan.replace(steps=tuple(step.replace(**changes) if step.kind == "quantize" else step for step in plan.steps))
     report: calibration.CalibrationReport = examine_calibration(task, recipe=plan, progress=progress)
     return report
+
+
+def check_exactness(source: Compressed | Path | str) -> ExactnessReport:
+    """Prove from a compressed program alone that every executor computes the same bits, or name the kernels that prevent it.
+
+    Args:
+        source: A compressed program, or the run folder it lies in.
+
+    Raises:
+        UsageError: The folder is not a run.
+        IntegrityError: The program is damaged.
+    """
+    from edgekit.compression.quantize.exactness import check_exactness as check
+
+    if not isinstance(source, Compressed):
+        run = RunFolder(Path(source))
+        run.manifest()
+        source = Compressed.load(run.compressed)
+    return check(source.program)
 
 
 def export(
