@@ -1,140 +1,14 @@
-"""Statistics of paired comparisons: how sure one may be that two models, or two clocks, differ.
-
-Everything here is a pure function of arrays; random resampling is seeded, so the same data gives the same interval.
-"""
+"""Statistics of paired comparisons; they live in the vocabulary, for searching plans needs them as well as judging files."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from edgekit.core.tensors import Array
+from edgekit.core.paired import (
+    Ratio,
+    drop_interval,
+    mcnemar_p,
+    quantile_interval,
+    ratio_of_medians,
+    samples_to_decide,
+)
 
 __all__ = ["Ratio", "drop_interval", "mcnemar_p", "quantile_interval", "ratio_of_medians", "samples_to_decide"]
-
-_RESAMPLES = 10_000
-_RESAMPLES_OF_REAL_SCORES = 2_000  # each costs as many draws as there are samples
-_FEW_VALUES = 64
-_CONFIDENCE_PERCENT = (2.5, 97.5)
-_Z_95 = 1.959964  # normal quantile of 97.5 %
-
-
-def drop_interval(differences: Array, *, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of paired differences (Efron & Tibshirani 1993, chapter 13).
-
-    Where scores are right or wrong, a difference is -1, 0 or 1 and half an observation is added to each cell of the
-    2 x 2 table first (Agresti & Min 2005, "Simple improved confidence intervals for comparing matched proportions"):
-    without it, ten samples on which both models agree would "prove" that they never differ.
-
-    Args:
-        differences: ``[N]`` float score minus artifact score, sample by sample.
-        seed: Seeds the resampling.
-
-    >>> import numpy as np
-    >>> drop_interval(np.zeros(4))[1] > 0.2, drop_interval(np.zeros(10_000))[1] < 0.001
-    (True, True)
-    """
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    values, counts = np.unique(np.asarray(differences, np.float64), return_counts=True)
-    if np.isin(values, (-1.0, 0.0, 1.0)).all():
-        tally = dict(zip(values.tolist(), counts.tolist(), strict=True))
-        values = np.array([-1.0, 0.0, 1.0])
-        counts = np.array([tally.get(-1.0, 0) + 0.5, tally.get(0.0, 0) + 1.0, tally.get(1.0, 0) + 0.5])
-    size = int(counts.sum())
-    if values.size <= _FEW_VALUES:
-        means = rng.multinomial(size, counts / counts.sum(), _RESAMPLES) @ values / size
-    else:
-        means = np.array([differences[rng.integers(0, size, size)].mean() for _ in range(_RESAMPLES_OF_REAL_SCORES)])
-    low, high = np.percentile(means, _CONFIDENCE_PERCENT)
-    return float(low), float(high)
-
-
-def mcnemar_p(gained: int, lost: int) -> float:
-    """Exact two-sided McNemar test: is a change from wrong to right as likely as one from right to wrong?
-
-    The smaller of the two counts under Binomial(gained + lost, 1/2), both tails (McNemar 1947; exact form in
-    Fagerland, Lydersen & Laake 2013).
-
-    >>> round(mcnemar_p(1, 9), 6)
-    0.021484
-    >>> mcnemar_p(0, 0)
-    1.0
-    """
-    total = gained + lost
-    logs = [
-        math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) - total * math.log(2)
-        for k in range(min(gained, lost) + 1)
-    ]
-    return min(1.0, 2.0 * math.fsum(math.exp(log) for log in logs))
-
-
-@dataclasses.dataclass(frozen=True)
-class Ratio:
-    """A ratio with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def ratio_of_medians(first: Array, second: Array, *, seed: int = 0) -> Ratio:
-    """Median of ``first`` over median of ``second``, with a bootstrap interval over paired rounds.
-
-    Rounds, not samples, are resampled: samples of one round share the machine's state of that moment and are far
-    from independent, and both models of a round met the same state.
-
-    Args:
-        first: ``[R]`` one number a round (the round's median latency).
-        second: ``[R]`` the other model's, same rounds.
-        seed: Seeds the resampling.
-    """
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(0, first.size, (_RESAMPLES_OF_REAL_SCORES, first.size))
-    resampled: Any = np.median(first[rows], axis=1) / np.median(second[rows], axis=1)
-    low, high = np.percentile(resampled, _CONFIDENCE_PERCENT)
-    return Ratio(float(np.median(first) / np.median(second)), float(low), float(high))
-
-
-def quantile_interval(samples: Array, quantile: float) -> tuple[float, float]:
-    """Distribution-free 95 % interval of a quantile by order statistics (normal approximation of the binomial rank).
-
-    >>> import numpy as np
-    >>> quantile_interval(np.arange(1000), 0.9)
-    (880.0, 919.0)
-    """
-    import numpy as np
-
-    ordered = np.sort(np.asarray(samples, np.float64))
-    centre = ordered.size * quantile
-    half = _Z_95 * math.sqrt(ordered.size * quantile * (1 - quantile))
-    low = max(math.floor(centre - half) - 1, 0)
-    high = min(math.ceil(centre + half), ordered.size - 1)
-    return float(ordered[low]), float(ordered[high])
-
-
-def samples_to_decide(sample_count: int, *, estimate: float, interval: tuple[float, float], limit: float) -> int | None:
-    """How many more samples would decide on which side of ``limit`` the estimate lies, if it stays where it is.
-
-    An interval's half width shrinks with the square root of the number of samples.
-
-    Returns:
-        Additional samples, rounded up to two digits; None where the estimate stands on the limit itself.
-
-    >>> samples_to_decide(400, estimate=0.0, interval=(-2.0, 2.0), limit=1.0)
-    1200
-    """
-    margin = abs(limit - estimate)
-    half_width = interval[1] - estimate if estimate < limit else estimate - interval[0]
-    if margin == 0 or half_width <= 0:
-        return None
-    more = sample_count * ((half_width / margin) ** 2 - 1)
-    if more <= 0:
-        return None
-    unit = 10 ** max(math.floor(math.log10(more)) - 1, 0)
-    return int(math.ceil(more / unit) * unit)

@@ -3,7 +3,7 @@
 Grammar of the written form::
 
     recipe    := "none" | word ("+" word)*
-    word      := precision ["-exact"] ["-qat"]
+    word      := "auto" | precision ["-exact"] ["-qat"]
     precision := "int8" | "w4a8" | "w8a16" | "dynamic-int8" | "fp16" | ("w8" | "w4") ["-g" block size]
 
 Each step type reads its own words (:meth:`Step.from_word`), so a plug-in's step joins the grammar.
@@ -25,6 +25,7 @@ from edgekit.core.model import Record
 __all__ = [
     "BUILT_IN_STEPS",
     "ActivationType",
+    "Auto",
     "Estimator",
     "LayerPrecision",
     "Precision",
@@ -256,7 +257,48 @@ class Quantize(Step):
         return f"{self.precision.word}{'-exact' if self.exact else ''}{'-qat' if self.training else ''}"
 
 
-BUILT_IN_STEPS: tuple[type[Step], ...] = (Quantize,)
+class Auto(Step):
+    """The cheapest quantization that keeps the metric, found by trying.
+
+    Args:
+        max_drop: How much worse than the float model the metric may be, in points (hundredths of the metric's unit).
+        candidates: Written forms of the plans to try. ``mixed``: int8, with the layers that hurt most in a dearer precision.
+        size_bytes: Weights may take at most this; None: no bound.
+        confidence: How sure the non-inferiority test is that a plan it passes keeps the bound.
+        targets: The targets that must have kernels for what is chosen; empty: every target.
+        sample_count: At most this many calibration samples are used.
+
+    >>> Auto.from_word("auto").max_drop
+    0.5
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("auto",)
+
+    kind: Literal["auto"] = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]  # fields are frozen
+    max_drop: float = pydantic.Field(default=0.5, ge=0, lt=100)
+    candidates: tuple[str, ...] = pydantic.Field(default=("w4a8", "int8", "mixed", "w8", "fp16"), min_length=1)
+    size_bytes: int | None = pydantic.Field(default=None, ge=1)
+    confidence: float = pydantic.Field(default=0.95, gt=0.5, lt=1)
+    targets: tuple[str, ...] = ()
+    sample_count: int = pydantic.Field(default=512, ge=1)
+
+    @pydantic.field_validator("candidates")
+    @classmethod
+    def _check_candidates(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        known = (*Quantize.words, "mixed")
+        for word in words:
+            if word != "mixed" and Quantize.from_word(word) is None:
+                msg = f"unknown candidate {word!r}; known: {', '.join(known)}.{nearest(word, known)}"
+                raise ValueError(msg)
+        return words
+
+    @classmethod
+    def from_word(cls, word: str) -> Self | None:
+        """``auto``."""
+        return cls() if word == "auto" else None
+
+
+BUILT_IN_STEPS: tuple[type[Step], ...] = (Quantize, Auto)
 
 
 class Recipe(Record):

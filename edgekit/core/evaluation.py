@@ -1,0 +1,80 @@
+"""The task's evaluation set as a whole, and its metric on two models' answers to it, sample by sample."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from edgekit.core.errors import DataError, EdgekitError
+from edgekit.core.metric import Metric
+from edgekit.core.task import Task
+
+if TYPE_CHECKING:
+    from edgekit.core.tensors import Array, Arrays
+
+__all__ = ["Evaluation", "gather_evaluation", "guarded", "pair_scores"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A task's whole evaluation set.
+
+    Args:
+        inputs: Input name -> ``[N, ...]``.
+        targets: ``[N, ...]``, or None.
+    """
+
+    inputs: Mapping[str, Array]
+    targets: Array | None
+
+
+def gather_evaluation(task: Task | None) -> Evaluation | None:
+    """All evaluation batches of a task in one; None where it has none.
+
+    Raises:
+        DataError: The data is empty or wrong, or some batches have targets and others none.
+    """
+    import numpy as np
+
+    if task is None or task.evaluation is None:
+        return None
+    batches = list(task.evaluation_batches())
+    inputs = {name: np.concatenate([batch[name] for batch, _ in batches]) for name in batches[0][0]}
+    labelled = [targets for _, targets in batches if targets is not None]
+    if not labelled:
+        return Evaluation(inputs, None)
+    if len(labelled) < len(batches):
+        raise DataError(
+            f"Task '{task.name}': {len(batches) - len(labelled)} of {len(batches)} evaluation batches have no targets."
+        )
+    targets = np.concatenate([np.atleast_1d(part) for part in labelled])
+    count = len(next(iter(inputs.values())))
+    if len(targets) != count:
+        raise DataError(f"Task '{task.name}': the evaluation data holds {count} samples, but {len(targets)} targets.")
+    return Evaluation(inputs, targets)
+
+
+def pair_scores(metric: Metric, outputs: Arrays, *, float_outputs: Arrays, targets: Array | None) -> tuple[Array, Array]:
+    """Each sample's score ``[N]`` by a model's outputs, and by the float model's.
+
+    Raises:
+        DataError: The metric fails, or returns something that is no score.
+    """
+    if metric.against_float:
+        if metric.predict is None:
+            raise DataError(f"Metric '{metric.name}' compares with the float model's decisions, but has no predict function.")
+        predict = metric.predict
+        targets = guarded(metric, lambda: predict(float_outputs))
+    ours = guarded(metric, lambda: metric.scores(outputs, targets))
+    return ours, guarded(metric, lambda: metric.scores(float_outputs, targets))
+
+
+def guarded(metric: Metric, compute: Callable[[], Array]) -> Array:
+    """The user's own function, with its failure named as such."""
+    try:
+        return compute()
+    except EdgekitError:
+        raise
+    except Exception as reason:
+        raise DataError(f"Metric '{metric.name}' fails on the evaluation set. {type(reason).__name__}: {reason}") from reason
