@@ -1,7 +1,17 @@
-"""Quantization: plan from the capability table, stream calibration, decide grids, write the Q/DQ program.
+"""Quantization: from a captured float program to a Q/DQ program and its contract, decided once for all targets.
 
-The order of the data flow: :mod:`canonical` -> :mod:`plan` -> :mod:`calibrate` -> :mod:`equalize` -> :mod:`grid` ->
-:mod:`lower` -> :mod:`correct`.
+The data flow, one module each (:mod:`static` is the whole of it):
+
+==================== ================================================================================================
+:mod:`canonical`     one form for each thing that must be recognised; :mod:`attention`, :mod:`arithmetic`, … are its passes
+:mod:`plan`          what becomes integers, from :mod:`capability`'s table; :mod:`precision` says which integers
+:mod:`calibrate`     ranges from data, by the rules of :mod:`estimate`
+:mod:`equalize`      channels scaled until each uses its grid; :mod:`smooth` for normalised activations
+:mod:`lower`         grids and integers written into the graph, scales moved by :mod:`exact` until roundings are tie-free
+:mod:`repair`        weights rounded and biases moved until each layer's outputs are right
+:mod:`exactness`     the proof, read from the finished program
+==================== ================================================================================================
+
 Importing this package loads no framework; :data:`RUNNER` does when it is called.
 """
 
