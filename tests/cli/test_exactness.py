@@ -72,6 +72,12 @@ def test_floats_between_layers_are_never_called_exact(recipe: str, make_run: Cal
     assert {"conv", "head"} & {kernel.layer for kernel in report.inexact}
 
 
+def test_sixteen_bits_are_too_fine_for_the_proof(make_run: Callable[..., Path]) -> None:
+    reasons = {kernel.layer: kernel.reason for kernel in edgekit.check_exactness(make_run("w8a16")).inexact}
+    assert "more than 8 bits" in reasons["conv"]
+    assert "more than 8 bits" in reasons["head"]
+
+
 def test_a_program_in_memory_is_judged_like_its_run(write_task: Callable[..., Path]) -> None:
     compressed = edgekit.compress(load_task(write_task()), recipe="int8-exact")
     assert edgekit.check_exactness(compressed).is_exact

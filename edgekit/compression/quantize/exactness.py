@@ -30,6 +30,7 @@ __all__ = ["check_exactness"]
 
 _Q = "quantized_decomposed.quantize_per_tensor.default"
 _DQ = "quantized_decomposed.dequantize_per_tensor.default"
+_WIDEST = 255  # steps of a grid for which ERROR_STEPS holds
 _TABLES = {"sigmoid", "tanh", "hardswish"}
 _CLAMPS = {
     "aten.relu.default", "aten.relu6.default", "aten.hardtanh.default", "aten.clamp.default", "aten.clamp_min.default",
@@ -73,6 +74,8 @@ def _judge(module: GraphModule, quantize: Node, values: dict[str, Any]) -> tuple
     family = family_of(node.target)
     if family is None or not _all_integer(node, family):
         return _failed(node, family, "it reads or computes float values: executors round those differently"), used
+    if output.maximum - output.minimum > _WIDEST and family.role != "shared":
+        return _failed(node, family, "its results have more than 8 bits: float32's error reaches as far as the nearest tie"), used
     return _row_of_family(module, node, family, output, values), used
 
 
