@@ -66,6 +66,7 @@ def measure(task: Task, recipe: str, *, outputs: int, limit_s: float, work: Path
         "fixture": task.name,
         "recipe": recipe,
         "real_samples": samples.real_count,
+        "limit_s": limit_s,
         "checker": "exact" if report.is_exact else [f"{kernel.layer}: {kernel.reason}" for kernel in report.inexact],
     }
     rows = list[Row]()
@@ -123,15 +124,15 @@ def main() -> None:
     arguments = parser.parse_args()
     outputs = OUTPUTS // 100 if arguments.quick else OUTPUTS
     console = Console(width=150)
-    settings = {"outputs": outputs, "limit_s_per_executor": arguments.limit_s, "expected": "the compressed program in torch"}
+    settings = {"outputs": outputs, "expected": "the compressed program in torch"}
     with tempfile.TemporaryDirectory() as temporary:
         for name in arguments.fixture or FIXTURES:
             task, own = load_example(name), list[Row]()
             for recipe in RECIPES:
                 own += measure(task, recipe, outputs=outputs, limit_s=arguments.limit_s, work=arguments.work or Path(temporary))
+                rows = [*other_rows(name, quick=arguments.quick), *own]
+                path = write_results("exactness", rows, settings=settings, packages=PACKAGES, quick=arguments.quick)
             show(console, own)
-            rows = [*other_rows(name, quick=arguments.quick), *own]
-            path = write_results("exactness", rows, settings=settings, packages=PACKAGES, quick=arguments.quick)
     console.print(f"written: {path}")
 
 

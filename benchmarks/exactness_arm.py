@@ -46,7 +46,7 @@ def measure(fixture: str, *, sample_count: int, limit_s: float, root: Path, work
     rows = list[Row]()
     for core in CORES:
         for target, executor in TARGETS.items():
-            row: Row = {"fixture": fixture, "recipe": "int8-exact", "core": core, "executor": executor, "evidence": "emulated"}
+            row: Row = {"fixture": fixture, "recipe": "int8-exact", "core": core, "executor": executor, "limit_s": limit_s}
             try:
                 given = inputs[: len(expected)]
                 found = run_on_arm(root, core, target=target, model=files[target], inputs=given, limit_s=limit_s)
@@ -87,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console, emulator = Console(width=150), emulator_version()
     make_root(arguments.root)
-    settings = {"emulator": emulator, "limit_s_per_cell": arguments.limit_s, "expected": "the compressed program in torch on x86"}
+    settings = {"emulator": emulator, "evidence": "emulated", "expected": "the compressed program in torch on x86"}
     with tempfile.TemporaryDirectory() as temporary:
         for name in arguments.fixture or FIXTURES:
             count, work = 2 if arguments.quick else FIXTURES[name], arguments.work or Path(temporary)
