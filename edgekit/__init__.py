@@ -47,6 +47,7 @@ _HOMES = {
     "finish_qat": "compression.quantize.training.session",
     "load_task": "core.task",
     "prepare_qat": "compression.quantize.training.session",
+    "sensitivity": "pipeline",
     "top1": "core.metric",
     "validate": "pipeline",
 }
@@ -73,6 +74,7 @@ __all__ = [
     "finish_qat",
     "load_task",
     "prepare_qat",
+    "sensitivity",
     "top1",
     "validate",
 ]

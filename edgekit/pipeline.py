@@ -25,10 +25,11 @@ from edgekit.core.files import check_room, sha256, write_text, writing_folder
 from edgekit.core.plugins import Progress, silent
 from edgekit.core.recipe import Recipe
 from edgekit.core.run import Manifest, RunFolder, now, tool_versions
+from edgekit.core.sensitivity import SensitivityReport
 from edgekit.core.task import Task, load_task
 from edgekit.core.validation import ValidationReport
 
-__all__ = ["Artifacts", "check_calibration", "check_exactness", "compress", "export", "read_recipe", "validate"]
+__all__ = ["Artifacts", "check_calibration", "check_exactness", "compress", "export", "read_recipe", "sensitivity", "validate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +168,37 @@ def check_exactness(source: Compressed | Path | str) -> ExactnessReport:
         run.manifest()
         source = Compressed.load(run.compressed)
     return check(source.program)
+
+
+def sensitivity(
+    task: Task,
+    *,
+    recipe: str | Path | Recipe = "int8",
+    sample_count: int = 32,
+    checked: int = 5,
+    progress: Progress = silent,
+) -> SensitivityReport:
+    """Which layers hurt when they become integers?
+
+    Args:
+        task: Model and calibration data.
+        recipe: Its quantize step says which layers become integers, and how.
+        sample_count: At most this many calibration samples.
+        checked: So many of the worst layers are also rounded alone, and the outputs compared.
+        progress: Called as the work advances.
+
+    Raises:
+        RecipeError: The recipe has no quantize step.
+        DataError: No calibration data, or bad data.
+    """
+    from edgekit.compression.search.sensitivity import examine_sensitivity
+    from edgekit.report import sensitivity as drawn  # lets notebooks draw the result
+
+    plan = read_recipe(recipe)
+    found: drawn.SensitivityReport = examine_sensitivity(
+        task, recipe=plan, sample_count=sample_count, checked=checked, progress=progress
+    )
+    return found
 
 
 def export(

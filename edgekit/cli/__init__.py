@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "EXAMPLES", "main"]
 
 COMMANDS = {
     "calibrate": "Is a task's calibration data good enough, and how many samples are needed?",
+    "sensitivity": "Which layers of a task's model hurt when they become integers?",
     "compress": "Make a task's model small: write a run folder with the compressed program.",
     "export": "Convert a run's program into files for its targets.",
     "validate": "Run a run's artifacts on devices and decide: SHIP, BLOCK or INCONCLUSIVE.",

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.exit_codes import ExitCode
 from edgekit.cli.options import command, once, option
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edgekit.cli.configuration import Override
     from edgekit.cli.console import Terminal
     from edgekit.core.compressed import Compressed
     from edgekit.core.recipe import Recipe
     from edgekit.core.run import RunFolder
+    from edgekit.core.search import SearchReport
     from edgekit.core.task import Task
 
 __all__ = ["compress"]
@@ -27,6 +30,7 @@ __all__ = ["compress"]
         "compress task.py:task --set steps.0.sample_count=64 -o runs/few",
         "compress task.py --recipe none -o runs/float --dry-run",
         "compress task.py --recipe int8 --print-config",
+        "compress task.py --recipe auto --max-drop 20 -o runs/found",
     ]
 )
 @click.argument("task")
@@ -35,6 +39,8 @@ __all__ = ["compress"]
 @once("--force", is_flag=True, help="Replace a run folder that is there.")
 @option("--set", "changes", multiple=True, metavar="PLACE=VALUE", envvar="EDGEKIT_COMPRESS_SET",
         help="Change one place of the recipe. May be repeated.")  # fmt: skip
+@option("--max-drop", type=click.FloatRange(min=0, max=100, max_open=True), metavar="POINTS",
+        help="For the recipe auto: how much worse than the float model the metric may be.  [default: 0.5]")  # fmt: skip
 @once("--print-config", is_flag=True, help="Print the recipe that would be carried out, as TOML, and stop.")
 @once("--dry-run", is_flag=True, help="Check task, recipe and output, say what would be done, and write nothing.")
 @click.pass_context
@@ -46,15 +52,17 @@ def compress(
     recipe: str,
     output: Path | None,
     force: bool,
+    max_drop: float | None,
     print_config: bool,
     dry_run: bool,
     **_changes: Any,
 ) -> None:
     """Make the model of TASK small, and write a run folder.
 
-    TASK is a Python file that defines 'task = edgekit.Task(...)', or file.py:name.
+    TASK is a Python file that defines 'task = edgekit.Task(...)', or file.py:name. With the recipe auto, plans are tried from
+    the cheapest to the dearest until one keeps the metric; where none is shown to, the nearest is kept and the code is 1.
     """
-    plan, origins = _plan(ctx, recipe)
+    plan, origins = _plan(ctx, recipe, max_drop)
     if print_config:
         text = plan.to_toml()
         terminal.finish(
@@ -81,9 +89,19 @@ def compress(
         _dry_run(terminal, loaded, plan, run)
         return
     terminal.finish(_document(compressed, run), lambda console: _print_result(console, compressed, run))
+    if any(not found.passed for found in _searches(compressed)):
+        ctx.exit(ExitCode.GATE_MISSED)
 
 
-def _plan(ctx: click.Context, text: str) -> tuple[Recipe, dict[str, str]]:
+def _searches(compressed: Compressed) -> list[SearchReport]:
+    """What each ``auto`` step tried."""
+    from edgekit.core.search import SearchReport
+
+    steps = [step for step in compressed.record.history if step.kind == "auto"]
+    return [SearchReport.parse(step.details, source="the auto step's record") for step in steps]
+
+
+def _plan(ctx: click.Context, text: str, max_drop: float | None) -> tuple[Recipe, dict[str, str]]:
     """The recipe with every setting laid over it, and where each differing part came from."""
     from edgekit import registry
     from edgekit.cli.configuration import lay_over, overrides, source_of
@@ -93,6 +111,8 @@ def _plan(ctx: click.Context, text: str) -> tuple[Recipe, dict[str, str]]:
     plan = Recipe.read(text, step_types=step_types)
     origins = {"recipe": source_of(ctx, "recipe")}
     changes = overrides(ctx)
+    if max_drop is not None:
+        changes += _bounds(plan, max_drop, source_of(ctx, "max_drop"))
     if changes:
         data: Any = plan.model_dump(mode="json")
         for change in changes:
@@ -102,6 +122,19 @@ def _plan(ctx: click.Context, text: str) -> tuple[Recipe, dict[str, str]]:
             data, source=f"recipe '{text}' with {', '.join(change.path for change in changes)}", step_types=step_types
         )
     return plan, origins
+
+
+def _bounds(plan: Recipe, max_drop: float, source: str) -> list[Override]:
+    """``--max-drop`` as a change of every ``auto`` step."""
+    from edgekit.cli.configuration import Override
+    from edgekit.core.errors import UsageError
+
+    places = [at for at, step in enumerate(plan.steps) if step.kind == "auto"]
+    if not places:
+        raise UsageError(
+            f"--max-drop is for the recipe auto; '{plan.name}' has no bound to keep. Add --recipe auto, or leave it out."
+        )
+    return [Override(f"steps.{at}.max_drop", max_drop, source) for at in places]
 
 
 def _print_plan(console: Console, text: str, origins: dict[str, str]) -> None:
@@ -136,6 +169,8 @@ def _document(compressed: Compressed, run: RunFolder) -> dict[str, Any]:
 def _print_result(console: Console, compressed: Compressed, run: RunFolder) -> None:
     from rich.table import Table
 
+    from edgekit.report.search import render_search
+
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column()
@@ -144,6 +179,8 @@ def _print_result(console: Console, compressed: Compressed, run: RunFolder) -> N
         table.add_row(step.kind, step.summary, f"{step.seconds:.1f} s")
     console.print(f"[bold]{compressed.name}[/] compressed with [bold]{compressed.recipe.name}[/]")
     console.print(table)
+    for found in _searches(compressed):
+        render_search(found, console)
     for layer in compressed.contract.float_layers:
         console.print(f"  stays float: {layer.layer} ({layer.op}): {layer.reason}", markup=False, soft_wrap=True)
     console.print(f"Run folder: {run.path}", markup=False, soft_wrap=True)

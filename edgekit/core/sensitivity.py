@@ -66,5 +66,6 @@ class SensitivityReport(Record):
     predicted_snr_db: float | None
     layers: tuple[LayerSensitivity, ...]
 
-    def _repr_mimebundle_(self, **_options: object) -> dict[str, str]:
-        return {"text/plain": repr(self), **{kind: render(self) for kind, render in RENDERERS.items()}}
+    def _repr_html_(self) -> str | None:
+        draw = RENDERERS.get("text/html")
+        return draw(self) if draw else None

@@ -84,7 +84,8 @@ def _row_of_family(module: GraphModule, node: Node, family: Family, output: Grid
     if family.role == "shared":
         return _shared_row(node, family, inputs, output)
     if family.role == "weighted":
-        return _row(node, family.name, _weighted(module, node, inputs[0], output))
+        multipliers = _weighted(module, node, inputs[0], output)
+        return _row(node, family.name, multipliers) if multipliers else _failed(node, family, "its weights are float")
     if family.name in {"add", "sub"}:
         return _row(node, family.name, _summed(inputs, output))
     if family.name in {"mul", "matmul"}:

@@ -117,9 +117,7 @@ class Problem:
         return sum(count * _BITS[words.get(layer, "int8")] / 8 for layer, count in self.weights.items())
 
 
-def allocate(
-    problem: Problem, *, noise_share: float, relief: Sequence[str], size_bytes: int | None = None
-) -> Allocation:
+def allocate(problem: Problem, *, noise_share: float, relief: Sequence[str], size_bytes: int | None = None) -> Allocation:
     """Free layers until the noise is at most ``noise_share`` of that of int8 everywhere.
 
     Args:
@@ -221,8 +219,6 @@ def exceptions(words: Mapping[str, str], layers: Iterable[str]) -> tuple[LayerPr
     >>> [(rule.layers, rule.precision) for rule in exceptions({"block": "fp16"}, ["block", "block.conv", "head"])]
     [('block', 'fp16'), ('block.conv', 'int8')]
     """
-    inside = [
-        layer for layer in layers if layer in words or any(layer.startswith(f"{freed}.") for freed in words)
-    ]
+    inside = [layer for layer in layers if layer in words or any(layer.startswith(f"{freed}.") for freed in words)]
     ordered = sorted(inside, key=lambda layer: layer.count("."))
     return tuple(LayerPrecision(layers=layer, precision=words.get(layer, "int8")) for layer in ordered)

@@ -1,8 +1,8 @@
 """Which plan to try next: the cheapest first, each judged on evaluation data, until one keeps the metric.
 
 int8 comes before w4a8, which has the same activations and coarser weights: where int8 misses the bound, w4a8 would, and is
-not tried. ``mixed`` frees as many layers as the drop of the last integer plan asks for: a drop grows with the noise's amplitude, so
-the noise has to fall with the square of what the drop may be.
+not tried. ``mixed`` frees as many layers as the drop of the last integer plan asks for: a drop grows with the noise's
+amplitude, so the noise has to fall with the square of what the drop may be.
 """
 
 from __future__ import annotations
@@ -118,15 +118,15 @@ class _Search:
 
     def _try_mixed(self) -> None:
         for _ in range(_MIXED_ROUNDS):
-            base = next((t for t in reversed(self.trials.done) if t.drop_points is not None and _is_integer(t)), None)
-            size = None if self.step.size_bytes is None else self.step.size_bytes
-            if base is None:
+            known = [trial for trial in self.trials.done if trial.drop_points is not None]
+            base = next((trial for trial in reversed(known) if trial.label.startswith(("int8", "mixed"))), None)
+            if base is None and self._last("int8") is None:
                 base = self._try("int8", self._plan("int8"), work=1.0)
-                if self.winner is not None or base.drop_points is None:
+                if self.winner is not None or base.outcome == "failed":
                     return
-            goal = self._noise_share(base)
+            goal = self._noise_share(base) if base is not None and base.drop_points is not None else math.inf
             problem = self.problem = self.problem or self._measure()
-            found = allocate(problem, noise_share=goal, relief=self._relief(), size_bytes=size)
+            found = allocate(problem, noise_share=goal, relief=self._relief(), size_bytes=self._room(problem))
             if not found.is_enough or found.work > _DEAREST_MIX or not found.words:
                 self.trials.skip("mixed", _why_not(found.work, goal, is_enough=found.is_enough))
                 return
@@ -149,6 +149,14 @@ class _Search:
         self.trials.next_share = share
         return share
 
+    def _room(self, problem: Problem) -> int | None:
+        """Bytes that the weights may take, when what is not weights has had its share."""
+        if self.step.size_bytes is None:
+            return None
+        int8 = self._last("int8")
+        rest = int8.weights_bytes - problem.weight_bytes({}) if int8 is not None else 0.0
+        return max(round(self.step.size_bytes - rest), 1)
+
     def _measure(self) -> Problem:
         trials = self.trials
         study = begin_study(
@@ -169,7 +177,9 @@ class _Search:
         judged = [trial for trial in self.trials.done if trial.drop_points is not None]
         if not judged:
             reasons = "; ".join(f"{trial.label}: {trial.reason or trial.outcome}" for trial in self.trials.done)
-            raise RecipeError(f"'auto' could not carry out any of its candidates ({reasons}). Name others, or lift the size bound.")
+            raise RecipeError(
+                f"'auto' could not carry out any of its candidates ({reasons}). Name others, or lift the size bound."
+            )
         chosen = self.winner or min(judged, key=lambda trial: (trial.highest_drop_points or math.inf, trial.work))
         passed = chosen.outcome == "passed"
         missed = [trial for trial in judged if trial.outcome == "missed" and _is_integer(trial)]
@@ -247,8 +257,8 @@ def _message(chosen: Trial, step: Auto, judge: Judge) -> str:
         return f"{chosen.label} keeps the bound of {step.max_drop:g} points: {drop} ({sure})"
     if chosen.outcome == "unproven":
         return (
-            f"{chosen.label} keeps the bound of {step.max_drop:g} points on this data ({drop}), but {judge.count} samples can show"
-            f" no bound below {judge.smallest_bound:.2f} points even for identical answers. Give more evaluation data."
+            f"{chosen.label} keeps the bound of {step.max_drop:g} points on this data ({drop}), but {judge.count} samples"
+            f" can show no bound below {judge.smallest_bound:.2f} points even for identical answers. Give more evaluation data."
         )
     return (
         f"No plan was shown to keep the bound of {step.max_drop:g} points; the nearest is {chosen.label}: {drop} ({sure})."

@@ -65,9 +65,7 @@ class BatchedProgram:
         self.names = tuple(names)
         self.module: Any = program.module(check_guards=False)
         self.sizes = [
-            tuple(int(size) for size in node.meta["val"].shape)
-            for node in self.module.graph.nodes
-            if node.op == "placeholder"
+            tuple(int(size) for size in node.meta["val"].shape) for node in self.module.graph.nodes if node.op == "placeholder"
         ]
         values = [node.meta.get("val") for node in self.module.graph.nodes if node.op == "call_function"]
         largest = max((value.numel() * 4 for value in values if isinstance(value, torch.Tensor)), default=1)
@@ -111,7 +109,7 @@ class BatchedProgram:
         first = [array[:_CHECKED_SAMPLES] for array in samples]
         try:
             together = self._mapped(first)
-        except Exception:  # noqa: BLE001  whatever mapping cannot do, the program alone can
+        except Exception:  # whatever mapping cannot do, the program alone can
             return False
         alone = [self._single([array[at : at + 1] for array in first]) for at in range(len(first[0]))]
         expected = [torch.cat(column) for column in zip(*alone, strict=True)]
@@ -133,6 +131,13 @@ def _is_close(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 def _as_tuple(result: Any) -> tuple[torch.Tensor, ...]:
     return tuple(result) if isinstance(result, tuple | list) else (result,)
+
+
+def _is_absorbed(node: Node) -> bool:
+    """Whether nothing of a node is left: a quantize whose readers dequantize again, or a check of the inputs."""
+    if str(node.target) == _Q:
+        return all(str(user.target) == _DQ for user in node.users)
+    return node.op == "call_module" and not node.users
 
 
 def _simplified(module: GraphModule) -> GraphModule:
@@ -163,10 +168,6 @@ def _simplified(module: GraphModule) -> GraphModule:
                 copies[node] = graph.call_function(
                     torch.ops.edgekit.put_on_grid.default, (resolve(pair.args[0]), *pair.args[1:5])
                 )
-            elif node.op == "call_function" and str(node.target) == _Q and all(str(user.target) == _DQ for user in node.users):
-                continue
-            elif node.op == "call_module" and not node.users:
-                continue
-            else:
+            elif not _is_absorbed(node):
                 copies[node] = graph.node_copy(node, resolve)
     return GraphModule(holder, graph)

@@ -28,9 +28,7 @@ _CALIBRATION = 16
 _EVALUATION = 32
 
 
-def find_binding(
-    judge: Judge, state: Compressed, *, plan: Quantize, task: Task, progress: Progress
-) -> tuple[BindingLayer, ...]:
+def find_binding(judge: Judge, state: Compressed, *, plan: Quantize, task: Task, progress: Progress) -> tuple[BindingLayer, ...]:
     """The layers that make most of the noise at the outputs, and the drop without each.
 
     Measured on the float graph with weights rounded to nearest and activations on their grids, on some evaluation samples: a
@@ -58,7 +56,7 @@ def find_binding(
                 sample_count=count,
             )
         )
-    return tuple(found)
+    return tuple(sorted(found, key=lambda layer: -layer.gain_db))
 
 
 def _freeing(layer: str, layers: Sequence[str], plan: Quantize) -> Sequence[object]:

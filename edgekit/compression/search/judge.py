@@ -163,8 +163,8 @@ class Judge:
         if not np.array_equal(first, again):
             at = int(np.flatnonzero(first != again)[0])
             raise DataError(
-                f"Metric '{metric.name}' changes between two identical runs: sample {at} scored {first[at]:g}, then {again[at]:g}."
-                " A drop cannot be told from that; take the random numbers out of the metric, or seed them."
+                f"Metric '{metric.name}' changes between two identical runs: sample {at} scored {first[at]:g},"
+                f" then {again[at]:g}. A drop cannot be told from that; take the random numbers out of the metric, or seed them."
             )
         if 100 * float(first.mean()) <= self.step.max_drop:
             raise RecipeError(

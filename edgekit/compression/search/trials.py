@@ -40,9 +40,7 @@ class Trials:
         work: Folder for finished trials, or None.
     """
 
-    def __init__(
-        self, judge: Judge, state: Compressed, *, step: Auto, task: Task, progress: Progress, work: Path | None
-    ) -> None:
+    def __init__(self, judge: Judge, state: Compressed, *, step: Auto, task: Task, progress: Progress, work: Path | None) -> None:
         self.judge, self.state, self.step, self.task, self.progress, self.work = judge, state, step, task, progress, work
         self.fingerprint = judge.fingerprint() if work is not None else ""
         self.done: list[Trial] = []
