@@ -57,15 +57,16 @@ Row = dict[str, Any]
 def measure(task: Task, recipe: str, *, outputs: int, limit_s: float, work: Path) -> list[Row]:
     """All executors of one recipe: a row each, and a row of the price."""
     run = make_run(task, recipe, targets=TARGETS, work=work)
-    samples = gather(task, sample_count=math.ceil(outputs / output_size(run)))
-    compared = samples.inputs[: math.ceil(RECIPES[recipe] * len(samples.inputs))]
+    sample_count = math.ceil(RECIPES[recipe] * outputs / output_size(run))
+    samples = gather(task, sample_count=sample_count)
+    compared = samples.inputs[:sample_count]
     report = pipeline.check_exactness(run.path)
     files = {artifact.target: artifact.path for artifact in run.load_artifacts()}
     expected = answers("torch", run.compressed / "program.pt2", compared, limit_s=limit_s)
     common = {
         "fixture": task.name,
         "recipe": recipe,
-        "real_samples": samples.real_count,
+        "real_samples": min(samples.real_count, sample_count),
         "limit_s": limit_s,
         "checker": "exact" if report.is_exact else [f"{kernel.layer}: {kernel.reason}" for kernel in report.inexact],
     }

@@ -41,7 +41,7 @@ def measure(fixture: str, *, sample_count: int, limit_s: float, root: Path, work
     task = load_example(fixture)
     run = make_run(task, "int8-exact", targets=tuple(TARGETS), work=work)
     files = {artifact.target: artifact.path for artifact in run.load_artifacts()}
-    inputs = gather(task, sample_count=sample_count).inputs
+    inputs = gather(task, sample_count=sample_count).inputs[:sample_count]
     expected = answers("torch", run.compressed / "program.pt2", inputs, limit_s=limit_s)
     rows = list[Row]()
     for core in CORES:

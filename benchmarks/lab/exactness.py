@@ -37,17 +37,17 @@ class Samples:
 
 
 def gather(task: Task, *, sample_count: int) -> Samples:
-    """Evaluation samples; where they are too few, copies with another gain (0.5 to 1.5) and noise, the same at every run."""
+    """All evaluation samples; where they are too few, also copies with another gain (0.5 to 1.5) and noise, always the same."""
     batches = list(task.evaluation_batches())
-    values = np.concatenate([next(iter(batch.values())) for batch, _ in batches])[:sample_count].astype(np.float32)
-    targets = None if batches[0][1] is None else np.concatenate([target for _, target in batches])[: len(values)]
+    values = np.concatenate([next(iter(batch.values())) for batch, _ in batches]).astype(np.float32)
+    targets = None if batches[0][1] is None else np.concatenate([target for _, target in batches])
     random = np.random.default_rng(0)
     parts, count = [values], len(values)
     while count < sample_count:
         gain = random.uniform(0.5, 1.5, (len(values), *[1] * (values.ndim - 1)))
         parts.append((values * gain + random.normal(0, 0.1, values.shape)).astype(np.float32))
         count += len(values)
-    return Samples(np.concatenate(parts)[:sample_count, None], len(values), targets)
+    return Samples(np.concatenate(parts)[: max(sample_count, len(values)), None], len(values), targets)
 
 
 def load_example(name: str) -> Task:
