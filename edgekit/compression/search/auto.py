@@ -21,7 +21,7 @@ from edgekit.compression.search.trials import Trials
 from edgekit.core.compressed import Compressed, StepRecord
 from edgekit.core.errors import RecipeError, UsageError
 from edgekit.core.recipe import Quantize
-from edgekit.core.search import SearchReport, Trial
+from edgekit.core.search import BindingLayer, SearchReport, Trial
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,7 +183,7 @@ class _Search:
         chosen = self.winner or min(judged, key=lambda trial: (trial.highest_drop_points or math.inf, trial.work))
         passed = chosen.outcome == "passed"
         missed = [trial for trial in judged if trial.outcome == "missed" and _is_integer(trial)]
-        binding = ()
+        binding: tuple[BindingLayer, ...] = ()
         if self.winner is None and missed:
             nearest = min(missed, key=lambda trial: trial.highest_drop_points or math.inf)
             binding = find_binding(self.judge, self.trials.state, plan=Quantize.parse(nearest.plan, source=nearest.label),

@@ -29,7 +29,8 @@ _CHECKED_SAMPLES = 2
 _MEMORY_BYTES = 48 << 20  # of the largest value of a batch: stays in reach of the caches, and far from the memory's end
 _LARGEST_BATCH = 128
 _TOLERANCE = 1e-2  # of the largest output: a tie that batching rounds the other way moves one activation by a step
-torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # an operator looped over is slower, and right
+# An operator looped over is slower, and right: no reason to warn.
+getattr(torch._C._functorch, "_set_vmap_fallback_warning_enabled")(False)  # noqa: B009  the stubs do not know it
 _Q = "quantized_decomposed.quantize_per_tensor.default"
 _DQ = "quantized_decomposed.dequantize_per_tensor.default"
 

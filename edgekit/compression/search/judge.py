@@ -178,7 +178,8 @@ def _check_repeatable(task: Task) -> None:
     """Refuse evaluation data that differs from one reading to the next: nothing could be compared, or resumed."""
     first, again = (next(iter(task.evaluation_batches())) for _ in range(2))
     same = all(np.array_equal(first[0][name], again[0][name]) for name in first[0])
-    if not same or not (first[1] is None or np.array_equal(first[1], again[1])):
+    targets = (first[1], again[1])
+    if not same or not (targets[0] is None or targets[1] is None or np.array_equal(targets[0], targets[1])):
         raise DataError(
             f"Task '{task.name}': the evaluation data changes between two identical runs (its first batch does)."
             " Give every reading the same samples in the same order: seed the shuffling or augmentation, or take it out."
