@@ -23,6 +23,7 @@ __all__ = ["Moments", "input_patches", "reach_outputs", "round_compensated"]
 
 _DAMPING = 0.01  # of H's mean diagonal, as in GPTQ
 _DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of H's mean eigenvalue, for the regression
+_SWEEPS = 3
 _TINY = 1e-12
 _BLOCK = 128  # columns rounded before the rest is updated: GPTQ's lazy batches
 
@@ -172,7 +173,25 @@ def round_compensated(
     rows = rows.gather(2, order.unsqueeze(1).expand_as(rows))
     steps = steps.expand_as(rows).gather(2, order.unsqueeze(1).expand_as(rows))
     integers = _round_columns(rows, steps, factor, minimum, maximum)
+    integers = _descend(rows, integers, steps, damped, minimum, maximum)
     return integers.gather(2, inverse_order.unsqueeze(1).expand_as(integers))
+
+
+def _descend(
+    rows: torch.Tensor, integers: torch.Tensor, steps: torch.Tensor, hessian: torch.Tensor, minimum: int, maximum: int
+) -> torch.Tensor:
+    """Coordinate descent on the output error: each integer in turn takes its best value given all others (arXiv:2309.01885)."""
+    integers = integers.clone()
+    gradient = (rows - integers * steps) @ hessian
+    for at in range(_SWEEPS * rows.shape[2]):
+        column = at % rows.shape[2]
+        step = steps[:, :, column]
+        best = torch.round(integers[:, :, column] + gradient[:, :, column] / (hessian[:, column, column].unsqueeze(1) * step))
+        best = best.clamp(minimum, maximum)
+        change = (best - integers[:, :, column]) * step
+        gradient -= change.unsqueeze(-1) * hessian[:, column].unsqueeze(1)
+        integers[:, :, column] = best
+    return integers
 
 
 def _round_columns(rows: torch.Tensor, steps: torch.Tensor, factor: torch.Tensor, minimum: int, maximum: int) -> torch.Tensor:

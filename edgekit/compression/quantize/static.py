@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["calibrate_program", "prepare_program", "quantize_static"]
 
-_REPAIR_SAMPLES = 64  # what a layer's repair looks at, as far as memory allows
+_REPAIR_SAMPLES = 256  # what a layer's repair looks at, as far as memory allows
 
 
 def quantize_static(
