@@ -35,7 +35,7 @@ __all__ = ["search"]
 _NOISE_SAMPLES = 16
 _MIXED_ROUNDS = 2
 _DEAREST_MIX = 3.0  # relative work from which weight-only plans, with no integer activation at all, are the better buy
-_FULL_WORK = 4.0
+_WORTH = 0.05  # share of the bytes that 4-bit weights must save to be worth what they may cost elsewhere
 _TARGETS_WITHOUT_WIDE = {"coreml"}  # no kernels for 16-bit activations: such layers would be computed in float
 
 
@@ -113,6 +113,13 @@ class _Search:
         before = self._last("int8")
         if before is not None and before.outcome == "missed":
             self.trials.skip(word, "int8 missed the bound, and has the same activations and finer weights")
+        elif (
+            before is not None
+            and before.drop_points is not None
+            and self.trials.narrowed_bytes(before) < _WORTH * before.weights_bytes
+        ):
+            saved = self.trials.narrowed_bytes(before)
+            self.trials.skip(word, f"4 bits would save only {saved} of {before.weights_bytes} bytes: tables of rows keep 8")
         elif self.winner is None or self.winner.label == "int8":
             self._try(word, self._plan(word), work=WORK[word])
 

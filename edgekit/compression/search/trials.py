@@ -69,6 +69,11 @@ class Trials:
         """The program a trial made."""
         return self.programs[trial.label]
 
+    def narrowed_bytes(self, trial: Trial) -> int:
+        """Bytes that the layers of an int8 program would save with 4-bit weights."""
+        entries = self.programs[trial.label].contract.parameters
+        return round(sum(math.prod(entry.shape) / 2 for entry in entries if entry.role == "weight" and entry.precision == "int8"))
+
     def _free(self, label: str) -> str:
         """A label no other trial has."""
         taken = {trial.label for trial in self.done}
