@@ -18,25 +18,28 @@ if TYPE_CHECKING:
     from edgekit.core.errors import EdgekitError
     from edgekit.core.metric import Metric, agreement, top1
     from edgekit.core.profile import DeviceProfile
-    from edgekit.core.recipe import Quantize, Recipe
+    from edgekit.core.recipe import Auto, LayerPrecision, Quantize, Recipe, Training
     from edgekit.core.task import Task, load_task
     from edgekit.core.validation import ValidationReport
     from edgekit.device_tests.audit import audit
-    from edgekit.pipeline import check_calibration, check_exactness, compress, export, validate
+    from edgekit.pipeline import check_calibration, check_exactness, compress, export, sensitivity, validate
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Artifact": "core.artifact",
+    "Auto": "core.recipe",
     "Compressed": "core.compressed",
     "DeviceProfile": "core.profile",
     "EdgekitError": "core.errors",
     "ExportOptions": "core.artifact",
+    "LayerPrecision": "core.recipe",
     "Metric": "core.metric",
     "QuantizationContract": "core.contract",
     "Quantize": "core.recipe",
     "Recipe": "core.recipe",
     "Task": "core.task",
+    "Training": "core.recipe",
     "ValidationReport": "report",  # with its notebook renderer
     "agreement": "core.metric",
     "audit": "device_tests.audit",
@@ -54,15 +57,18 @@ _HOMES = {
 
 __all__ = [
     "Artifact",
+    "Auto",
     "Compressed",
     "DeviceProfile",
     "EdgekitError",
     "ExportOptions",
+    "LayerPrecision",
     "Metric",
     "QuantizationContract",
     "Quantize",
     "Recipe",
     "Task",
+    "Training",
     "ValidationReport",
     "__version__",
     "agreement",

@@ -161,7 +161,7 @@ def check_exactness(source: Compressed | Path | str) -> ExactnessReport:
         UsageError: The folder is not a run.
         IntegrityError: The program is damaged.
     """
-    from edgekit.compression.quantize.exactness import check_exactness as check
+    from edgekit.compression.quantize.exact.check import check_exactness as check
 
     if not isinstance(source, Compressed):
         run = RunFolder(Path(source))

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
+from torch import nn
 
 import edgekit as ek
 
@@ -30,7 +30,7 @@ def main() -> ek.Compressed:
     prepared.train()
     torch.manual_seed(0)
     for chosen in torch.randperm(len(classes)).split(64):
-        loss = F.cross_entropy(prepared(signals[chosen]), classes[chosen], label_smoothing=0.1)
+        loss = nn.functional.cross_entropy(prepared(signals[chosen]), classes[chosen], label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -44,4 +44,4 @@ def main() -> ek.Compressed:
 
 if __name__ == "__main__":
     compressed = main()
-    print(f"{compressed.precision} program, {len(compressed.contract.entries)} contract entries; next: ek.export(compressed, ...)")
+    print(f"{compressed.precision}: {len(compressed.contract.entries)} contract entries; next: ek.export(compressed, ...)")

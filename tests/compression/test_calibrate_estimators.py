@@ -13,10 +13,10 @@ from torch import nn
 
 from edgekit.compression.capture import capture
 from edgekit.compression.quantize import RUNNER
-from edgekit.compression.quantize.calibrate import Range, calibrate, unclipped_values
-from edgekit.compression.quantize.canonical import canonicalize
-from edgekit.compression.quantize.clipping import least_squared_error, percentile
-from edgekit.compression.quantize.estimate import Histogram, MovingAverage, make_observer
+from edgekit.compression.quantize.calibrate.clipping import least_squared_error, percentile
+from edgekit.compression.quantize.calibrate.estimate import Histogram, MovingAverage, make_observer
+from edgekit.compression.quantize.calibrate.observe import Range, calibrate, unclipped_values
+from edgekit.compression.quantize.canonical.form import canonicalize
 from edgekit.compression.quantize.grid import activation_grid
 from edgekit.compression.quantize.plan import make_plan
 from edgekit.core.compressed import Compressed

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgekit.compression.quantize.canonical import canonicalize
+from edgekit.compression.quantize.canonical.form import canonicalize
 from edgekit.compression.quantize.islands import REASON
 from edgekit.compression.quantize.plan import Plan, make_plan
 

@@ -17,8 +17,8 @@ from torch import nn
 from edgekit import pipeline, registry
 from edgekit.compression.capture import capture
 from edgekit.compression.quantize import RUNNER
-from edgekit.compression.quantize.exactness import check_exactness
-from edgekit.compression.quantize.rational import ERROR_STEPS, margin_steps, nearby_multiplier, odd_multipliers, recognise
+from edgekit.compression.quantize.exact.check import check_exactness
+from edgekit.compression.quantize.exact.rational import ERROR_STEPS, margin_steps, nearby_multiplier, odd_multipliers, recognise
 from edgekit.core.compressed import Compressed
 from edgekit.core.plugins import silent
 from edgekit.core.program import answer_samples

@@ -13,11 +13,11 @@ from torch import nn
 
 from edgekit.compression.capture import capture
 from edgekit.compression.quantize import RUNNER
-from edgekit.compression.quantize.calibrate import calibrate
-from edgekit.compression.quantize.canonical import canonicalize
+from edgekit.compression.quantize.calibrate.observe import calibrate
+from edgekit.compression.quantize.canonical.form import canonicalize
 from edgekit.compression.quantize.equalize import equalize, find_streams
 from edgekit.compression.quantize.plan import make_plan
-from edgekit.compression.quantize.sequential import affordable_sample_count
+from edgekit.compression.quantize.repair.sequential import affordable_sample_count
 from edgekit.core.compressed import Compressed
 from edgekit.core.plugins import silent
 from edgekit.core.program import answer_samples

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgekit.compression.capture import capture
 from edgekit.compression.quantize import RUNNER
-from edgekit.compression.quantize.canonical import canonicalize
+from edgekit.compression.quantize.canonical.form import canonicalize
 from edgekit.compression.quantize.capability import families, family_of
 from edgekit.compression.quantize.grid import activation_grid, bias_integers, weight_grid, weight_integers
 from edgekit.core.compressed import Compressed

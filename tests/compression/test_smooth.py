@@ -11,8 +11,8 @@ from torch import nn
 
 from edgekit.compression.capture import capture
 from edgekit.compression.quantize import RUNNER
-from edgekit.compression.quantize.calibrate import calibrate
-from edgekit.compression.quantize.canonical import canonicalize
+from edgekit.compression.quantize.calibrate.observe import calibrate
+from edgekit.compression.quantize.canonical.form import canonicalize
 from edgekit.compression.quantize.plan import make_plan
 from edgekit.compression.quantize.smooth import find_chains, smooth
 from edgekit.core.plugins import silent

@@ -10,8 +10,8 @@ from edgekit.compression.capture import capture
 from edgekit.compression.doctor.findings import judge
 from edgekit.compression.doctor.samples import DataSet, read_samples
 from edgekit.compression.doctor.tensors import TOLERANCE, examine_tensors
-from edgekit.compression.quantize.canonical import canonicalize
-from edgekit.compression.quantize.channels import channel_axis
+from edgekit.compression.quantize.calibrate.channels import channel_axis
+from edgekit.compression.quantize.canonical.form import canonicalize
 from edgekit.compression.quantize.plan import make_plan
 from edgekit.core.calibration import CalibrationReport
 from edgekit.core.errors import RecipeError

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from edgekit.compression.quantize.calibrate import make_observers, observe
-from edgekit.compression.quantize.channels import ChannelStatistics, channel_axis, channel_statistics
-from edgekit.compression.quantize.clipping import percentile
-from edgekit.compression.quantize.estimate import Histogram, Observer
+from edgekit.compression.quantize.calibrate.channels import ChannelStatistics, channel_axis, channel_statistics
+from edgekit.compression.quantize.calibrate.clipping import percentile
+from edgekit.compression.quantize.calibrate.estimate import Histogram, Observer
+from edgekit.compression.quantize.calibrate.observe import make_observers, observe
 from edgekit.core.calibration import CurvePoint, TensorRange
 
 if TYPE_CHECKING:

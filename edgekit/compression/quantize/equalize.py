@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekit.compression.quantize.canonical import constant
-from edgekit.compression.quantize.clipping import Range
+from edgekit.compression.quantize.calibrate.clipping import Range
+from edgekit.compression.quantize.canonical.form import constant
 from edgekit.compression.quantize.weights import integer_range
 
 if TYPE_CHECKING:
-    from edgekit.compression.quantize.calibrate import Statistics
-    from edgekit.compression.quantize.channels import ChannelStatistics
+    from edgekit.compression.quantize.calibrate.channels import ChannelStatistics
+    from edgekit.compression.quantize.calibrate.observe import Statistics
     from edgekit.compression.quantize.plan import Kernel, Plan
 
 __all__ = ["Stream", "equalize", "find_streams"]

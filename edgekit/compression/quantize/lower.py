@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekit.compression.quantize.calibrate import Range
-from edgekit.compression.quantize.canonical import constant, copy_used, put_constant
+from edgekit.compression.quantize.calibrate.observe import Range
+from edgekit.compression.quantize.canonical.form import constant, copy_used, put_constant
 from edgekit.compression.quantize.constants import fold_quantized_constants
 from edgekit.compression.quantize.dynamic import quantize_inputs
-from edgekit.compression.quantize.exact import align_grids, exact_weight_scales
+from edgekit.compression.quantize.exact.align import align_grids, exact_weight_scales
 from edgekit.compression.quantize.grid import Grid, activation_grid, bias_integers, weight_grid, weight_integers, wide_grid
 from edgekit.compression.quantize.plan import Kernel, Plan, Value, source_of
 from edgekit.compression.quantize.weights import digest, integer_range, parameter_entry, restore_channels, store_weight

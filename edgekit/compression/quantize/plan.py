@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekit.compression.quantize.canonical import constant
+from edgekit.compression.quantize.canonical.form import constant
 from edgekit.compression.quantize.capability import Family, family_of
 from edgekit.compression.quantize.constants import constant_range
 from edgekit.compression.quantize.islands import REASON, drop_idle

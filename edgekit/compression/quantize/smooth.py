@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekit.compression.quantize.calibrate import Range, Statistics
-from edgekit.compression.quantize.canonical import constant
+from edgekit.compression.quantize.calibrate.observe import Range, Statistics
+from edgekit.compression.quantize.canonical.form import constant
 
 if TYPE_CHECKING:
     from edgekit.compression.quantize.plan import Plan

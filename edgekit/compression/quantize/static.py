@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekit.compression.quantize.calibrate import Statistics, calibrate, program_inputs
-from edgekit.compression.quantize.canonical import canonicalize, copy_graph
+from edgekit.compression.quantize.calibrate.observe import Statistics, calibrate, program_inputs
+from edgekit.compression.quantize.canonical.form import canonicalize, copy_graph
+from edgekit.compression.quantize.canonical.pooling import pools_as_convolutions
 from edgekit.compression.quantize.equalize import equalize, find_streams
-from edgekit.compression.quantize.exactness import check_exactness
+from edgekit.compression.quantize.exact.check import check_exactness
 from edgekit.compression.quantize.lower import Lowered, lower
 from edgekit.compression.quantize.plan import Plan, make_plan
-from edgekit.compression.quantize.pooling import pools_as_convolutions
-from edgekit.compression.quantize.repair import repair
-from edgekit.compression.quantize.sequential import affordable_sample_count, layer_axes
+from edgekit.compression.quantize.repair.layers import repair
+from edgekit.compression.quantize.repair.sequential import affordable_sample_count, layer_axes
 from edgekit.compression.quantize.smooth import find_chains, smooth
 from edgekit.compression.quantize.training.prepared import learn, prepare, restore
 from edgekit.core.compressed import Compressed, StepRecord

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from edgekit.compression.quantize.canonical import constant, put_constant
+from edgekit.compression.quantize.canonical.form import constant, put_constant
 from edgekit.compression.quantize.grid import covering_scales, half_weights
 from edgekit.compression.quantize.plan import source_of
 from edgekit.compression.quantize.precision import block_count

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from edgekit.core.program import register_operators
 
@@ -30,7 +31,8 @@ _MEMORY_BYTES = 48 << 20  # of the largest value of a batch: stays in reach of t
 _LARGEST_BATCH = 128
 _TOLERANCE = 1e-2  # of the largest output: a tie that batching rounds the other way moves one activation by a step
 # An operator looped over is slower, and right: no reason to warn.
-getattr(torch._C._functorch, "_set_vmap_fallback_warning_enabled")(False)  # noqa: B009  the stubs do not know it
+_functorch: Any = operator.attrgetter("_C._functorch")(torch)  # the stubs do not know it
+_functorch._set_vmap_fallback_warning_enabled(False)
 _Q = "quantized_decomposed.quantize_per_tensor.default"
 _DQ = "quantized_decomposed.dequantize_per_tensor.default"
 
@@ -162,7 +164,7 @@ def _simplified(module: GraphModule) -> GraphModule:
             if node.op == "get_attr":
                 known[node] = operator.attrgetter(str(node.target))(module)
             elif node.op == "call_function" and sources and all(source in known for source in sources):
-                arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+                arguments, keywords = map_arg((node.args, node.kwargs), known.__getitem__)
                 known[node] = node.target(*arguments, **keywords)
             elif node.op == "call_function" and str(node.target) == _DQ and str(sources[0].target) == _Q:
                 pair = sources[0]

@@ -144,7 +144,7 @@ class _Probe(Interpreter):
         self.hung: list[tuple[torch.Tensor, list[tuple[_Sums, torch.Tensor]]]] = []
 
     def _weight(self, node: Node) -> torch.Tensor:
-        from edgekit.compression.quantize.canonical import constant
+        from edgekit.compression.quantize.canonical.form import constant
 
         weight = constant(self.simulation.module, node.args[self.kernels[node].family.weight or 0])
         assert weight is not None

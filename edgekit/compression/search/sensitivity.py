@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edgekit.compression.capture import capture
-from edgekit.compression.quantize.calibrate import program_inputs
+from edgekit.compression.quantize.calibrate.observe import program_inputs
 from edgekit.compression.quantize.nodes import shape_of
 from edgekit.compression.quantize.static import calibrate_program
 from edgekit.compression.search.measure import NoiseMap, OutputNoise, decibels, measure_noise

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from edgekit.compression.quantize.canonical import constant
+from edgekit.compression.quantize.canonical.form import constant
 from edgekit.compression.quantize.grid import Grid, covering_scales, weight_integers
 from edgekit.compression.quantize.lower import decide_grids
 
 if TYPE_CHECKING:
-    from edgekit.compression.quantize.calibrate import Range
+    from edgekit.compression.quantize.calibrate.observe import Range
     from edgekit.compression.quantize.plan import Kernel, Plan
 
 __all__ = ["Simulation", "call_kernel", "round_activation", "round_weight"]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgekit.compression.quantize.calibrate import Statistics
+from edgekit.compression.quantize.calibrate.observe import Statistics
 from edgekit.compression.quantize.training.batch import BatchCall, choose_call
 from edgekit.compression.quantize.training.loop import train
 from edgekit.compression.quantize.training.twin import build_twin, write_back

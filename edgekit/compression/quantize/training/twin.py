@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from edgekit.compression.quantize.calibrate import Range
-from edgekit.compression.quantize.canonical import constant
+from edgekit.compression.quantize.calibrate.observe import Range
+from edgekit.compression.quantize.canonical.form import constant
 from edgekit.compression.quantize.grid import Grid, activation_grid, wide_grid
 from edgekit.compression.quantize.lower import decide_grids, kernel_readers
 from edgekit.compression.quantize.training.fake_quantize import FakeActivation, FakeCopy, FakeLayer, WeightLimits

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekit.compression.quantize.canonical import put_constant
+from edgekit.compression.quantize.canonical.form import put_constant
 
 __all__ = ["pools_as_convolutions"]
 

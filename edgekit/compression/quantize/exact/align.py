@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgekit.compression.quantize.exact.rational import nearby_multiplier, odd_multipliers
+from edgekit.compression.quantize.exact.table import tie_distance
 from edgekit.compression.quantize.grid import Grid
-from edgekit.compression.quantize.rational import nearby_multiplier, odd_multipliers
-from edgekit.compression.quantize.table import tie_distance
 
 if TYPE_CHECKING:
     from torch.fx import Node

@@ -14,8 +14,8 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgekit.compression.capture import split_batches
-from edgekit.compression.quantize.channels import ChannelStatistics, channel_statistics
-from edgekit.compression.quantize.estimate import Observer, Range, make_observer
+from edgekit.compression.quantize.calibrate.channels import ChannelStatistics, channel_statistics
+from edgekit.compression.quantize.calibrate.estimate import Observer, Range, make_observer
 from edgekit.core.errors import ContractError, DataError
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Layer-by-layer repair of a lowered graph: round weights by what they do to outputs, move biases until means are right.
 
-Both run along :func:`~edgekit.compression.quantize.sequential.walk`, so each layer is repaired knowing what the layers before it,
-repaired already, still get wrong.
+Both run along :func:`~edgekit.compression.quantize.repair.sequential.walk`, so each layer is repaired knowing what the layers
+before it, repaired already, still get wrong.
 
 * Weights (``rounding="compensated"``): see :mod:`compensate`. 4-bit layers also choose each channel's scale anew, for the least
   squared error weighted by the inputs' power: clipping the largest weight costs less than coarse steps for all.
@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekit.compression.quantize.compensate import Moments, input_patches, reach_outputs, round_compensated
 from edgekit.compression.quantize.lower import Lowered, move_bias, regrid_bias
-from edgekit.compression.quantize.sequential import Site, walk
+from edgekit.compression.quantize.repair.compensate import Moments, input_patches, reach_outputs, round_compensated
+from edgekit.compression.quantize.repair.sequential import Site, walk
 from edgekit.compression.quantize.weights import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from edgekit.compression.quantize.sequential import Target
+    from edgekit.compression.quantize.repair.sequential import Target
     from edgekit.core.contract import TensorQuantization
 
 __all__ = ["repair"]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from edgekit.compression.quantize.arithmetic import fold_constants, fold_into_layers, spell_out_arithmetic
-from edgekit.compression.quantize.attention import spell_out_attention
-from edgekit.compression.quantize.chains import shorten_chains
-from edgekit.compression.quantize.movement import spell_out_movement
+from edgekit.compression.quantize.canonical.arithmetic import fold_constants, fold_into_layers, spell_out_arithmetic
+from edgekit.compression.quantize.canonical.attention import spell_out_attention
+from edgekit.compression.quantize.canonical.chains import shorten_chains
+from edgekit.compression.quantize.canonical.movement import spell_out_movement
+from edgekit.compression.quantize.canonical.projections import unpack_projections
 from edgekit.compression.quantize.nodes import constant, copy_used, describe_values, put_constant
-from edgekit.compression.quantize.projections import unpack_projections
 from edgekit.core.errors import ContractError
 from edgekit.core.program import run_program
 

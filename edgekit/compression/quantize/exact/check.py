@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekit.compression.quantize.canonical import constant
+from edgekit.compression.quantize.canonical.form import constant
 from edgekit.compression.quantize.capability import Family, family_of
-from edgekit.compression.quantize.exact import averaged_count
+from edgekit.compression.quantize.exact.align import averaged_count
+from edgekit.compression.quantize.exact.rational import margin_steps, recognise
+from edgekit.compression.quantize.exact.table import CLEARANCE_STEPS, tie_distance
 from edgekit.compression.quantize.grid import Grid
 from edgekit.compression.quantize.plan import layer_of
-from edgekit.compression.quantize.rational import margin_steps, recognise
-from edgekit.compression.quantize.table import CLEARANCE_STEPS, tie_distance
 from edgekit.core.exactness import ExactnessReport, KernelExactness
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ mse              the clipping with the least squared error of rounding and satur
 entropy          the clipping whose histogram in 8 bits diverges least from the tensor's own
 ================ =======================================================================================
 
-The last three read one histogram (rules in :mod:`~edgekit.compression.quantize.clipping`) whose bins are
+The last three read one histogram (rules in :mod:`~edgekit.compression.quantize.calibrate.clipping`) whose bins are
 ``[k, k + 1) * 2**exponent``; when a value does not fit, the exponent grows and neighbours merge. Scaling by a power of two
 is exact (short of underflow), counts are integers, and the exponent depends on the largest magnitude only: so neither
 batching nor order changes a result. No estimator leaves ``[smallest, largest]`` value seen, hence none undoes a fused clamp.
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from edgekit.compression.quantize.clipping import Counts, Range, least_squared_error, percentile, smallest_divergence
+from edgekit.compression.quantize.calibrate.clipping import Counts, Range, least_squared_error, percentile, smallest_divergence
 
 if TYPE_CHECKING:
     from edgekit.core.recipe import Estimator
