@@ -205,7 +205,7 @@ class _Sources:
     def __init__(self, compressed: Compressed) -> None:
         import torch
 
-        from edgekit.compression.quantize.canonical import canonicalize, constant
+        from edgekit.compression.quantize.canonical.form import canonicalize, constant
 
         arguments = tuple(torch.from_numpy(values[0].copy()) for values in compressed.golden.inputs.values())
         module = canonicalize(compressed.float_program, arguments)

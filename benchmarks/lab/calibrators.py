@@ -88,8 +88,8 @@ def edgekit(_job: Job, choice: str) -> Prepared:
     from calibration_cost import mobilenet
 
     from edgekit.compression.capture import capture
-    from edgekit.compression.quantize.calibrate import calibrate
-    from edgekit.compression.quantize.canonical import canonicalize
+    from edgekit.compression.quantize.calibrate.observe import calibrate
+    from edgekit.compression.quantize.canonical.form import canonicalize
     from edgekit.compression.quantize.plan import make_plan
     from edgekit.core.plugins import silent
     from edgekit.core.recipe import Recipe
