@@ -38,7 +38,7 @@ def odd_multipliers(multipliers: Array) -> Array:
     A larger multiplier is a wider weight scale: nothing is clipped. The denominator is the smallest that comes within 0.8 %.
 
     >>> [str(Fraction(float(m)).limit_denominator(5000)) for m in odd_multipliers(np.array([0.5, 0.01]))]
-    ['63/125', '1/99']
+    ['63/125', '2/199']
     """
     return np.array([float(nearby_multiplier(float(value), larger=True)) for value in multipliers], np.float64)
 
