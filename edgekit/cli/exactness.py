@@ -48,7 +48,7 @@ def _print(console: Console, report: ExactnessReport) -> None:
     for title in ("layer", "kernel", "multiplier"):
         table.add_column(title, overflow="fold")
     table.add_column("margin, steps", justify="right", no_wrap=True)
-    table.add_column("same bits everywhere", overflow="fold")
+    table.add_column("exact", overflow="fold")
     for kernel in report.kernels:
         style = "" if kernel.is_exact else "red"
         table.add_row(*(Text(cell, style=style) for cell in _cells(kernel)))
@@ -64,5 +64,5 @@ def _cells(kernel: KernelExactness) -> tuple[str, str, str, str, str]:
 def _sentence(report: ExactnessReport) -> str:
     total, missed = len(report.kernels), len(report.inexact)
     if not missed:
-        return f"All {total} kernels are exact: every runtime computes the same bits."
+        return f"All {total} kernels are exact: every runtime that rounds in float32 computes the same bits."
     return f"{missed} of {total} kernels may round differently: runtimes can differ by one step of the grid at each of them."
