@@ -55,6 +55,8 @@ class EdgekitError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    field: str = ""
+    """Field of a document that is wrong, where the error is about one."""
 
 
 class UsageError(EdgekitError):

@@ -29,7 +29,9 @@ class Record(pydantic.BaseModel):
         try:
             return cls.model_validate(data)
         except pydantic.ValidationError as reason:
-            raise cls.error(f"{source}: {explain(reason, cls)}") from reason
+            problem = cls.error(f"{source}: {explain(reason, cls)}")
+            problem.field = ".".join(str(part) for part in reason.errors()[0]["loc"])
+            raise problem from reason
 
     @classmethod
     def read_json(cls, path: Path) -> Self:
@@ -73,6 +75,8 @@ def explain(reason: pydantic.ValidationError, model: type[pydantic.BaseModel]) -
     if complaint["type"] == "extra_forbidden":
         name = str(complaint["loc"][-1])
         return f"unknown field '{where}'.{nearest(name, _field_names(model))}"
+    if complaint["type"] == "value_error" and not complaint["loc"]:  # the record's own check, which says what it found
+        return f"{complaint['ctx']['error']}."
     found = repr(complaint["input"])
     found = found if len(found) <= 80 else found[:77] + "..."
     return f"field '{where}': {complaint['msg'].lower()} (found {found})."

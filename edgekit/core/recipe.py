@@ -12,6 +12,7 @@ The TOML form names the same fields one by one; both forms round-trip.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -347,15 +348,33 @@ class Recipe(Record):
         """Read a recipe from its written form, or from a ``.toml`` file."""
         if str(source).endswith(".toml"):
             raw = _RawRecipe.read_toml(Path(source))
-            return cls.from_data(
-                {"name": Path(source).stem, **(raw.model_extra or {})}, source=str(source), step_types=step_types
-            )
+            data = {"name": Path(source).stem, **(raw.model_extra or {})}
+            try:
+                return cls.from_data(data, source=str(source), step_types=step_types)
+            except RecipeError as reason:
+                line = _line_of(Path(source).read_text(encoding="utf-8"), str(reason), reason.field)
+                raise RecipeError(str(reason).replace(f"{source}:", f"{source}, line {line}:", 1)) from reason
         return cls.parse_text(str(source), step_types=step_types)
 
     def to_toml(self) -> str:
         """The TOML form, every default written out (a field that is None has no TOML form and is left out)."""
         data = self.model_dump(mode="json", exclude_none=True)
         return tomli_w.dumps(data)
+
+
+def _line_of(text: str, message: str, field: str) -> int:
+    """The line of a TOML recipe an error is about: of the field in its step, else of the step, else the first."""
+    step = re.search(r"steps\[(\d+)\]", message)
+    lines = text.splitlines()
+    starts = [at for at, line in enumerate(lines) if line.strip().startswith("[[steps]]")]
+    number = int(step[1]) if step else 0
+    begin = starts[number] if step and number < len(starts) else 0
+    end = starts[number + 1] if step and number + 1 < len(starts) else len(lines)
+    name = field.partition(".")[0]
+    for at in range(begin, end):
+        if name and re.match(rf"\s*{re.escape(name)}\s*=", lines[at]):
+            return at + 1
+    return begin + 1
 
 
 class _RawRecipe(Record):

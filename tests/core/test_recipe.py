@@ -55,3 +55,21 @@ def test_missing_recipe_file() -> None:
 @pytest.mark.parametrize("text", ["none", "int8"])
 def test_toml_form_is_stable(text: str, golden: Callable[[str, str], None]) -> None:
     golden(f"recipes/{text}.toml", Recipe.parse_text(text).to_toml())
+
+
+@pytest.mark.parametrize(
+    ("line", "number", "words"),
+    [
+        ('weigths = "int8"', 6, "Did you mean 'weights'?"),
+        ("sample_count = 0", 6, "greater than or equal to 1"),
+        ('activations = "int16"\nexact = true', 4, "exact needs int8 activations, found int16."),
+        ('layers = [{ layers = "head", precision = "w9" }]', 6, "unknown precision 'w9'"),
+    ],
+)
+def test_an_error_in_a_file_points_at_its_line(tmp_path: Path, line: str, number: int, words: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'name = "mine"\n# a comment\n\n[[steps]]\nkind = "quantize"\n{line}\n', encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        Recipe.read(path)
+    assert str(caught.value).startswith(f"{path}, line {number}: steps[0]: ")
+    assert words in str(caught.value)
