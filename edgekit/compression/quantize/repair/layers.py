@@ -87,7 +87,7 @@ def _round_weight(module: GraphModule, site: Site, entries: dict[str, TensorQuan
         return
     folds = _moments(site)
     rows = weight.double().reshape(folds[0].group_count, -1, weight[0].numel())
-    rows = reach_outputs(rows, folds)
+    rows = reach_outputs(rows, folds) if folds[0] is not folds[1] else rows  # one sample alone cannot tell whom to trust
     hessian = (folds[0].centred()[0] + folds[1].centred()[0]) / 2
     scales = _spread(getattr(module, str(scale_node.target)), rows, entry)
     if entry.maximum < 127 and not keep_scales and entry.block_size is None:
