@@ -145,6 +145,14 @@ def test_a_net_traced_for_one_sample_takes_many(name: str, way: str) -> None:
         torch.testing.assert_close(value, torch.cat([row[key] for row in alone]))
 
 
+@pytest.fixture
+def unaligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Post-training quantization with the scales that calibration asks for: a trained plan's are left where training put them."""
+    monkeypatch.setattr("edgekit.compression.quantize.lower.align_grids", lambda plan, grids, exact: grids)
+    monkeypatch.setattr("edgekit.compression.quantize.lower.exact_weight_scales", lambda scales, **_: scales)
+
+
+@pytest.mark.usefixtures("unaligned")
 def test_untrained_it_is_post_training_quantization() -> None:
     prepared, _ = prepared_and_data("image", Quantize(training=Training()))
     origin = prepared.origin
@@ -156,6 +164,7 @@ def test_untrained_it_is_post_training_quantization() -> None:
     ]
 
 
+@pytest.mark.usefixtures("unaligned")
 def test_scales_that_are_not_learned_stay_where_calibration_put_them() -> None:
     prepared, inputs = prepared_and_data("image", Quantize(training=Training(learned_scales=False)))
     train_a_little(prepared, inputs)
