@@ -76,7 +76,7 @@ def explain(reason: pydantic.ValidationError, model: type[pydantic.BaseModel]) -
         name = str(complaint["loc"][-1])
         return f"unknown field '{where}'.{nearest(name, _field_names(model))}"
     if complaint["type"] == "value_error" and not complaint["loc"]:  # the record's own check, which says what it found
-        return f"{complaint['ctx']['error']}."
+        return f"{complaint['msg'].removeprefix('Value error, ')}."
     found = repr(complaint["input"])
     found = found if len(found) <= 80 else found[:77] + "..."
     return f"field '{where}': {complaint['msg'].lower()} (found {found})."
