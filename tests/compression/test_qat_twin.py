@@ -194,3 +194,9 @@ def test_gradients_are_those_of_learned_step_size_quantization() -> None:
     expected = sum(slopes) / math.sqrt(4 * 127) * 0.5 * math.log(2)
     assert fake.log2_gain.grad is not None
     assert float(fake.log2_gain.grad) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_was_trained_can_be_exact() -> None:
+    prepared, inputs = prepared_and_data("image", Quantize(exact=True, training=Training()))
+    train_a_little(prepared, inputs)
+    assert ek.check_exactness(ek.finish_qat(prepared)).is_exact
