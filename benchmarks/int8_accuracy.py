@@ -34,9 +34,8 @@ PLAIN: dict[str, Any] = {"equalization": False, "bias_correction": False, "round
 VARIANTS: dict[str, edgekit.Quantize] = {
     "int8, nothing but ranges": edgekit.Quantize(**PLAIN),
     "int8, equalization": edgekit.Quantize(**PLAIN | {"equalization": True}),
-    "int8, bias correction": edgekit.Quantize(**PLAIN | {"bias_correction": True}),
-    "int8, both": edgekit.Quantize(rounding="nearest"),
-    "int8 (both and compensated rounding)": edgekit.Quantize(),
+    "int8, equalization and bias correction": edgekit.Quantize(rounding="nearest"),
+    "int8 (and compensated rounding)": edgekit.Quantize(),
     "int8, mse ranges": edgekit.Quantize(estimator="mse"),
     "int8-exact": edgekit.Quantize(exact=True),
     "w4a8, round to nearest": edgekit.Quantize(**PLAIN | {"weights": "int4"}),
@@ -86,13 +85,17 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="eight pictures: does it work?")
-    quick = parser.parse_args().quick
+    parser.add_argument("--pictures", type=int, default=195, help="photographs to judge on, spread evenly")
+    parser.add_argument("--variant", action="append", choices=list(VARIANTS), help="only these; may be repeated")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     task = load_task(EXAMPLE / "task.py")
-    images = np.concatenate([next(iter(batch.values())) for batch, _ in task.evaluation_batches()])[: 8 if quick else None]
+    images = np.concatenate([next(iter(batch.values())) for batch, _ in task.evaluation_batches()])
+    images = images[np.linspace(0, len(images) - 1, min(len(images), 8 if quick else arguments.pictures)).astype(int)]
     with tempfile.TemporaryDirectory() as work:
         floats: dict[str, np.ndarray] = {}
         rows = []
-        for label, step in VARIANTS.items():
+        for label, step in ((label, VARIANTS[label]) for label in arguments.variant or VARIANTS):
             rows.append(measure(task, images, label, step, Path(work), floats))
             print(f"{label}: {rows[-1]['snr_db']:.2f} dB, {rows[-1]['agreement']:.1%}", file=sys.stderr, flush=True)
     table = Table(
