@@ -96,7 +96,8 @@ class _Search:
 
     def _plan(self, word: str) -> Quantize:
         plan = Quantize.from_word(word)
-        assert plan is not None  # Auto has checked its candidates
+        if plan is None:  # Auto has checked its candidates
+            raise RecipeError(f"auto: unknown candidate '{word}'.")
         return plan.replace(sample_count=self.step.sample_count)
 
     def _try(self, label: str, plan: Quantize, *, work: float) -> Trial:

@@ -19,6 +19,7 @@ import torch
 from torch.fx import Interpreter, Node
 
 from edgekit.compression.search.simulate import as_outputs, call_kernel, round_activation, round_weight, weighted_kernels
+from edgekit.core.errors import ContractError
 
 if TYPE_CHECKING:
     from edgekit.compression.search.simulate import Simulation
@@ -147,7 +148,10 @@ class _Probe(Interpreter):
         from edgekit.compression.quantize.canonical.form import constant
 
         weight = constant(self.simulation.module, node.args[self.kernels[node].family.weight or 0])
-        assert weight is not None
+        if weight is None:
+            raise ContractError(
+                f"Layer '{self.kernels[node].layer}': its weight is computed, not constant; nothing can be measured."
+            )
         return weight
 
     def look(self, arguments: Sequence[torch.Tensor], generator: torch.Generator) -> bool:
