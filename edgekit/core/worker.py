@@ -138,17 +138,20 @@ def _main(job_path: str) -> None:
     for name in job["hides"]:
         sys.modules[name] = None  # type: ignore[assignment]  # the documented way to make an import fail
     answer: dict[str, Any]
+    trace = ""
     try:
         module, _, name = job["function"].partition(":")
         answer = {"value": getattr(importlib.import_module(module), name)(**job["arguments"])}
     except MissingExtraError as reason:
         answer = {"error": "MissingExtraError", "message": str(reason), "extra": reason.extra, "module": reason.module}
     except Exception as reason:
-        traceback.print_exc()
+        trace = traceback.format_exc()
         answer = {"error": type(reason).__name__, "message": str(reason)}
     write_text(Path(job["answer"]), json.dumps(answer))
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a log that a full disk cuts short must not cost the answer
+        print(trace, end="", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(0)  # frameworks' exit handlers can hang or crash after the work is done
 
 

@@ -13,7 +13,7 @@ from edgekit.core.errors import IntegrityError, MissingExtraError, WorkerError
 
 CHILD = """
 from __future__ import annotations
-import os, signal, time
+import os, resource, signal, sys, time
 from edgekit.core.errors import IntegrityError, MissingExtraError
 
 def add(*, first, second):
@@ -22,6 +22,10 @@ def add(*, first, second):
 def refuse(): raise IntegrityError("the file is bent")
 def lacks(): raise MissingExtraError("coreml", module="coremltools")
 def fail(): return 1 // 0
+def fill_the_log():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+    sys.stdout.write("x" * 3900)
+    refuse()
 def die(): os.kill(os.getpid(), signal.SIGSEGV)
 def sleep(*, pid_file):
     open(pid_file, "w").write(str(os.getpid()))
@@ -72,6 +76,12 @@ def test_foreign_errors_name_their_type(call: Any, tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match="ZeroDivisionError"):
         call("fail")
     assert "Traceback" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits file sizes with setrlimit: runs on Linux and macOS")
+def test_a_log_that_finds_the_disk_full_does_not_cost_the_answer(call: Any) -> None:
+    with pytest.raises(IntegrityError, match="the file is bent"):
+        call("fill_the_log")
 
 
 def test_crash_is_a_message(call: Any) -> None:
