@@ -47,7 +47,7 @@ check: setup
 # A test whose data cannot be fetched here says so and is skipped.
 test: setup
 	@for asset in $(ASSETS); do $(BIN)/python examples/assets.py $$asset || echo "tests that need $$asset will be skipped"; done
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 bench: setup
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done

@@ -26,14 +26,14 @@ from lab.results import write_results
 
 import edgekit
 from edgekit import registry
-from edgekit.core.recipe import Quantize, Recipe, Training
+from edgekit.core.recipe import AwareTraining, Quantize, Recipe
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "fashion"
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert", "coreml": "coreml-reference"}
 STEPS: dict[str, Quantize] = {
     "w4a8, round to nearest": Quantize(weights="int4", rounding="nearest", equalization=False, bias_correction=False),
     "w4a8": Quantize(weights="int4"),
-    "w4a8-qat": Quantize(weights="int4", training=Training(epochs=1, learning_rate=1e-3)),
+    "w4a8-qat": Quantize(weights="int4", training=AwareTraining(epochs=1, learning_rate=1e-3)),
 }
 PACKAGES = ("edgekit", "torch", "onnxruntime", "ai-edge-litert", "coremltools", "numpy")
 

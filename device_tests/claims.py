@@ -208,7 +208,7 @@ class _Sources:
         from edgekit.compression.quantize.canonical.form import canonicalize, constant
 
         arguments = tuple(torch.from_numpy(values[0].copy()) for values in compressed.golden.inputs.values())
-        module = canonicalize(compressed.float_program, arguments)
+        module = canonicalize(compressed.source_program or compressed.float_program, arguments)
         self._found: dict[str, list[Array]] = {}
         for node in module.graph.nodes:
             if node.op != "call_function":

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from edgekit.core.errors import EdgekitError
     from edgekit.core.metric import Metric, agreement, top1
     from edgekit.core.profile import DeviceProfile
-    from edgekit.core.recipe import Auto, LayerPrecision, Quantize, Recipe, Training
+    from edgekit.core.recipe import (
+        Auto,
+        AwareTraining,
+        Distill,
+        LayerPrecision,
+        Prune,
+        Quantize,
+        Recipe,
+        Sparsify,
+        Training,
+    )
     from edgekit.core.task import Task, load_task
     from edgekit.core.validation import ValidationReport
     from edgekit.device_tests.audit import audit
@@ -29,15 +39,19 @@ __version__ = "0.1.0"
 _HOMES = {
     "Artifact": "core.artifact",
     "Auto": "core.recipe",
+    "AwareTraining": "core.recipe",
     "Compressed": "core.compressed",
     "DeviceProfile": "core.profile",
+    "Distill": "core.recipe",
     "EdgekitError": "core.errors",
     "ExportOptions": "core.artifact",
     "LayerPrecision": "core.recipe",
     "Metric": "core.metric",
+    "Prune": "core.recipe",
     "QuantizationContract": "core.contract",
     "Quantize": "core.recipe",
     "Recipe": "core.recipe",
+    "Sparsify": "core.recipe",
     "Task": "core.task",
     "Training": "core.recipe",
     "ValidationReport": "report",  # with its notebook renderer
@@ -58,15 +72,19 @@ _HOMES = {
 __all__ = [
     "Artifact",
     "Auto",
+    "AwareTraining",
     "Compressed",
     "DeviceProfile",
+    "Distill",
     "EdgekitError",
     "ExportOptions",
     "LayerPrecision",
     "Metric",
+    "Prune",
     "QuantizationContract",
     "Quantize",
     "Recipe",
+    "Sparsify",
     "Task",
     "Training",
     "ValidationReport",

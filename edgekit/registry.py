@@ -5,54 +5,34 @@ Built-in parts are declared in edgekit's own ``pyproject.toml``; a plug-in decla
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import importlib.util
-from typing import Any, cast
+from typing import cast
 
-from edgekit.core.errors import MissingExtraError, UsageError, nearest
+from edgekit.core.entry_points import load, names
+from edgekit.core.errors import MissingExtraError
 from edgekit.core.plugins import Converter, Framework, Runtime, StepRunner, Transport
 
 __all__ = ["converter", "missing_module", "names", "require", "runtime", "step_runners", "transport"]
 
 
-@functools.cache
-def _group(group: str) -> dict[str, importlib.metadata.EntryPoint]:
-    return {point.name: point for point in importlib.metadata.entry_points(group=f"edgekit.{group}")}
-
-
-def names(group: str) -> tuple[str, ...]:
-    """Names in a group (``converters``, ``runtimes``, ``transports``, ``steps``), without importing any."""
-    return tuple(sorted(_group(group)))
-
-
-def _load(group: str, name: str) -> Any:
-    points = _group(group)
-    if name not in points:
-        raise UsageError(
-            f"Unknown {group.removesuffix('s')} '{name}'; known: {', '.join(sorted(points))}.{nearest(name, points)}"
-        )
-    return points[name].load()
-
-
 def converter(name: str) -> Converter:
     """The converter for a target, e.g. ``"onnx"``."""
-    return cast("Converter", _load("converters", name))
+    return cast("Converter", load("converters", name))
 
 
 def runtime(name: str) -> Runtime:
     """The runtime called ``name``, e.g. ``"onnxruntime"``."""
-    return cast("Runtime", _load("runtimes", name))
+    return cast("Runtime", load("runtimes", name))
 
 
 def transport(name: str) -> type[Transport]:
     """The transport class called ``name``, e.g. ``"local"``."""
-    return cast("type[Transport]", _load("transports", name))
+    return cast("type[Transport]", load("transports", name))
 
 
 def step_runners() -> dict[str, StepRunner]:
     """All step runners by kind."""
-    return {name: cast("StepRunner", _load("steps", name)) for name in names("steps")}
+    return {name: cast("StepRunner", load("steps", name)) for name in names("steps")}
 
 
 def missing_module(part: Framework) -> str:

@@ -5,6 +5,7 @@ See https://docs.pytorch.org/docs/stable/export.html for what can be exported.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import traceback
 import warnings
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from edgekit.core.task import Task
     from edgekit.core.tensors import Array
 
-__all__ = ["capture", "split_batches", "user_line"]
+__all__ = ["capture", "recapture", "split_batches", "user_line"]
 
 GOLDEN_COUNT = 8
 _KNOWN_NAMESPACES = {"aten", "prims", "prim", "quantized_decomposed", "torchao", "higher_order", "_operator", "math"}
@@ -89,7 +90,37 @@ def capture(task: Task, *, recipe: Recipe) -> Compressed:
         contract=QuantizationContract(),
         record=record,
         golden=Golden(inputs=golden, outputs=answer_samples(program, golden, output_names)),
+        module=model,
     )
+
+
+def recapture(state: Compressed, module: torch.nn.Module, task: Task) -> Compressed:
+    """``state`` with its program traced anew from a net that a step changed; the float program stays what it was.
+
+    Args:
+        state: What the steps before made.
+        module: Called like the task's model; put into eval mode.
+        task: Brings the example inputs.
+
+    Raises:
+        TaskError: The net's weights are not finite, it fails on the example inputs, or its outputs are others than the model's.
+        CaptureError: ``torch.export`` could not trace it.
+    """
+    module.eval()
+    _check_weights(module, task.name)
+    example = task.named_inputs(task.example_inputs)
+    arguments = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in example.values())
+    names = _output_names(_call(module, task, arguments), task.name)
+    program = _export(_positional(module, task, wrap=names[0] == "{}"), arguments, task)
+    names = [name for name in names if name != "{}"]
+    outputs = run_program(program, arguments)
+    found = tuple(_spec(name, value.numpy()) for name, value in zip(names, outputs, strict=True))
+    if found != state.record.outputs:
+        expected = ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in state.record.outputs)
+        got = ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in found)
+        raise TaskError(f"Task '{task.name}': the changed net returns {got}, the model {expected}. They must be the same.")
+    golden = dataclasses.replace(state.golden, outputs=answer_samples(program, state.golden.inputs, names))
+    return dataclasses.replace(state, program=program, golden=golden, module=module)
 
 
 def first_samples(task: Task, example: Mapping[str, Array], *, count: int) -> dict[str, Array]:

@@ -6,7 +6,8 @@ On disk a folder::
       compressed.json    everything below :class:`CompressedRecord`
       contract.json      the quantization contract
       program.pt2        the compressed ExportedProgram (Q/DQ nodes, integer weights)
-      float.pt2          the captured float program it came from
+      float.pt2          the captured float program: what the result is compared with
+      source.pt2         the float program that was quantized, where steps before had changed the captured one
       golden.npz         a few calibration inputs and the compressed program's answers
 """
 
@@ -22,9 +23,11 @@ from edgekit.core.errors import IntegrityError
 from edgekit.core.files import sha256, writing_folder
 from edgekit.core.model import Record
 from edgekit.core.recipe import Quantize, Recipe
+from edgekit.core.stages import Stage
 from edgekit.core.tensors import TensorSpec
 
 if TYPE_CHECKING:
+    import torch
     from torch.export import ExportedProgram
 
     from edgekit.core.tensors import Array
@@ -41,6 +44,7 @@ class StepRecord(Record):
         seconds: Wall time.
         cpu_seconds: CPU time of the process.
         details: Numbers worth keeping, by name.
+        stage: What the program is worth after this step, measured on its converted file; None where that was not asked for.
     """
 
     kind: str
@@ -48,6 +52,7 @@ class StepRecord(Record):
     seconds: float
     cpu_seconds: float
     details: dict[str, Any] = {}
+    stage: Stage | None = None
 
 
 class CompressedRecord(Record):
@@ -85,11 +90,13 @@ class Compressed:
 
     Args:
         program: The compressed program: float32 in and out, Q/DQ nodes inside, weights folded to integers.
-        float_program: The captured float program.
+        float_program: The captured float program, before any step: what the result is compared with.
         contract: The quantization contract; empty for the recipe ``none``.
         record: Names, shapes, history.
         golden: Inputs and outputs for parity checks.
         folder: Where it is saved, if it is.
+        source_program: The float program that was quantized, where steps before had changed the captured one.
+        module: The trainable net ``program`` was captured from, while it is in memory and not yet quantized.
     """
 
     program: ExportedProgram
@@ -98,6 +105,8 @@ class Compressed:
     record: CompressedRecord
     golden: Golden
     folder: Path | None = None
+    source_program: ExportedProgram | None = None
+    module: torch.nn.Module | None = None
 
     @property
     def name(self) -> str:
@@ -138,6 +147,8 @@ class Compressed:
         with writing_folder(folder) as temporary:
             save_program(self.program, temporary / "program.pt2")
             save_program(self.float_program, temporary / "float.pt2")
+            if self.source_program is not None:
+                save_program(self.source_program, temporary / "source.pt2")
             self.contract.write_json(temporary / "contract.json")
             golden = {f"inputs/{name}": array for name, array in self.golden.inputs.items()}
             golden |= {f"outputs/{name}": array for name, array in self.golden.outputs.items()}
@@ -164,6 +175,7 @@ class Compressed:
             record=record,
             golden=load_golden(folder),
             folder=folder,
+            source_program=load_program(folder / "source.pt2") if "source.pt2" in record.sha256 else None,
         )
 
 

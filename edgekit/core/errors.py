@@ -14,6 +14,7 @@
     │   ├── CaptureError           3   torch.export could not trace the model
     │   ├── UnsupportedOpError     3   an operator no kernel of the target can run
     │   ├── ContractError          3   the quantization contract cannot be built or kept
+    │   ├── PruningError           3   a layer cannot be pruned, or the goal cannot be reached
     │   └── WorkerError            3   a worker process crashed, ran out of time or of memory
     ├── DeviceError                4   the device was lost or cannot be reached
     └── IntegrityError             5   a file is damaged, foreign or not what its hash says
@@ -39,6 +40,7 @@ __all__ = [
     "MissingExtraError",
     "OutputError",
     "ProfileError",
+    "PruningError",
     "RecipeError",
     "TaskError",
     "UnsupportedOpError",
@@ -123,6 +125,10 @@ class UnsupportedOpError(ConversionError):
 
 class ContractError(ConversionError):
     """The quantization contract cannot be built for this model, or a target cannot keep it."""
+
+
+class PruningError(ConversionError):
+    """A layer cannot be pruned (shared, grouped, an output), or a pruning goal cannot be reached."""
 
 
 class WorkerError(ConversionError):

@@ -16,11 +16,12 @@ from edgekit.core.tensors import TensorSpec
 if TYPE_CHECKING:
     from edgekit.core.compressed import Compressed, StepRecord
     from edgekit.core.contract import QuantizationContract
-    from edgekit.core.recipe import Step
+    from edgekit.core.stages import TimedProgram
+    from edgekit.core.step import Step
     from edgekit.core.task import Task
     from edgekit.core.tensors import Array
 
-__all__ = ["Converter", "Framework", "Progress", "Runtime", "Session", "StepRunner", "Transport", "silent"]
+__all__ = ["Bench", "Converter", "Framework", "Progress", "Runtime", "Session", "StepRunner", "Transport", "silent"]
 
 Progress = Callable[[str, int, int | None], None]
 """``progress(what, done, total)``: called as long work advances; ``total`` is None where it is not known."""
@@ -138,13 +139,43 @@ class Transport(Protocol):
 
 
 @runtime_checkable
+class Bench(Protocol):
+    """Where a step has its programs converted and measured while it still works on them; the pipeline brings it."""
+
+    def size_bytes(self, state: Compressed, *, target: str) -> int:
+        """Size of the converted file."""
+        ...
+
+    def time(self, states: Mapping[str, Compressed], *, target: str, device: str) -> dict[str, TimedProgram]:
+        """Convert programs and time the files in turn, so that what disturbs one disturbs all.
+
+        Args:
+            states: Programs by label; the first is what the others are compared with.
+            target: What to convert to.
+            device: Profile name or file.
+
+        Raises:
+            ConversionError: The target cannot take a program.
+            DeviceError: The device was lost.
+        """
+        ...
+
+
+@runtime_checkable
 class StepRunner(Protocol):
     """Carries out one kind of step."""
 
     config: type[Step]
 
     def __call__(
-        self, state: Compressed, *, step: Step, task: Task, progress: Progress, work: Path | None = None
+        self,
+        state: Compressed,
+        *,
+        step: Step,
+        task: Task,
+        progress: Progress,
+        work: Path | None = None,
+        bench: Bench | None = None,
     ) -> tuple[Compressed, StepRecord]:
         """Return the next state and what was done; never change ``state``.
 
@@ -154,5 +185,6 @@ class StepRunner(Protocol):
             task: Brings the data.
             progress: Called as the work advances.
             work: Folder for what a run that is killed can go on from; the step makes it if it needs it. None: nothing is kept.
+            bench: Converts and times programs that are still in the making; None: nothing can be measured.
         """
         ...

@@ -3,7 +3,8 @@
 Grammar of the written form::
 
     recipe    := "none" | word ("+" word)*
-    word      := "auto" | precision ["-exact"] ["-qat"]
+    word      := "prune" percent ["-channels" | "-parameters" | "-size"] | "sparse" percent | "sparse2:4" | "distill"
+               | "auto" | precision ["-exact"] ["-qat"]
     precision := "int8" | "w4a8" | "w8a16" | "dynamic-int8" | "fp16" | ("w8" | "w4") ["-g" block size]
 
 Each step type reads its own words (:meth:`Step.from_word`), so a plug-in's step joins the grammar.
@@ -12,6 +13,7 @@ The TOML form names the same fields one by one; both forms round-trip.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,65 +22,49 @@ from typing import Any, ClassVar, Literal, Self
 import pydantic
 import tomli_w
 
+from edgekit.core.distillation import Distill, LossTerm
 from edgekit.core.errors import EdgekitError, RecipeError, nearest
 from edgekit.core.model import Record
 from edgekit.core.precision import ActivationType, LayerPrecision, Precision, WeightType
+from edgekit.core.pruning import Prune, Sparsify
+from edgekit.core.step import Step
+from edgekit.core.training import Training
 
 __all__ = [
     "BUILT_IN_STEPS",
     "ActivationType",
     "Auto",
+    "AwareTraining",
+    "Distill",
     "Estimator",
     "LayerPrecision",
+    "LossTerm",
     "Precision",
+    "Prune",
     "Quantize",
     "Recipe",
     "Rounding",
+    "Sparsify",
     "Step",
     "Training",
     "WeightType",
 ]
 
 
-class Step(Record):
-    """Base of all step configurations. The type decides which algorithm runs."""
-
-    error: ClassVar[type[EdgekitError]] = RecipeError
-    words: ClassVar[tuple[str, ...]] = ()
-    """Words of the written form this step understands, for help texts and error messages."""
-
-    kind: str
-
-    @classmethod
-    def from_word(cls, word: str) -> Self | None:
-        """Read one word of the written form; None if it is not this step's."""
-        raise RecipeError(f"Step type {cls.__name__} has no written form; use a TOML recipe for '{word}'.")
-
-    def word(self) -> str:
-        """The word this step is written as, or its kind where no word says all of it."""
-        return self.kind
-
-
 Estimator = Literal["min-max", "moving-average", "percentile", "mse", "entropy"]
 Rounding = Literal["nearest", "compensated"]
 
 
-class Training(Record):
+class AwareTraining(Training):
     """Quantization-aware training, after post-training quantization has set every scale.
 
     Args:
-        epochs: Passes over the training data.
-        learning_rate: Peak rate of AdamW; it falls to zero along a cosine.
         learned_scales: Train the scales too (LSQ, arXiv:1902.08153); else they stay where calibration put them.
-        seed: Seed of the trainer's own random numbers.
     """
-
-    error: ClassVar[type[EdgekitError]] = RecipeError
 
     epochs: int = pydantic.Field(default=3, ge=1)
     learning_rate: float = pydantic.Field(default=1e-4, gt=0)
     learned_scales: bool = True
-    seed: int = 0
 
 
 class Quantize(Step):
@@ -103,7 +89,7 @@ class Quantize(Step):
 
     >>> Quantize().word()
     'int8'
-    >>> Quantize(exact=True, training=Training()).word()
+    >>> Quantize(exact=True, training=AwareTraining()).word()
     'int8-exact-qat'
     >>> Quantize.from_word("w4-g32").block_size
     32
@@ -127,7 +113,7 @@ class Quantize(Step):
     smoothing: float | None = pydantic.Field(default=None, ge=0.0, le=1.0)
     rounding: Rounding = "compensated"
     exact: bool = False
-    training: Training | None = None
+    training: AwareTraining | None = None
 
     @pydantic.model_validator(mode="after")
     def _check_combination(self) -> Self:
@@ -149,7 +135,7 @@ class Quantize(Step):
     def from_word(cls, word: str) -> Self | None:
         """A precision's word, with ``-exact`` and ``-qat`` after it."""
         stem = word.removesuffix("-qat")
-        training = Training() if stem != word else None
+        training = AwareTraining() if stem != word else None
         base = stem.removesuffix("-exact")
         precision = Precision.from_word(base)
         if precision is None or base == "float32":
@@ -203,7 +189,7 @@ class Auto(Step):
         return cls() if word == "auto" else None
 
 
-BUILT_IN_STEPS: tuple[type[Step], ...] = (Quantize, Auto)
+BUILT_IN_STEPS: tuple[type[Step], ...] = (Prune, Sparsify, Distill, Quantize, Auto)
 
 
 class Recipe(Record):
@@ -233,8 +219,11 @@ class Recipe(Record):
         """
         if text.strip() == "none":
             return cls(name="none")
-        steps = tuple(_step_from_word(word.strip(), text, step_types) for word in text.split("+"))
-        return cls(name=text.strip(), steps=steps)
+        steps = [_step_from_word(word.strip(), text, step_types) for word in text.split("+")]
+        for at, (step, after) in enumerate(itertools.pairwise(steps)):
+            if isinstance(step, Prune | Sparsify) and isinstance(after, Distill):
+                steps[at] = step.replace(recover=False)  # the teacher does that
+        return cls(name=text.strip(), steps=tuple(steps))
 
     @classmethod
     def from_data(cls, data: Any, *, source: str, step_types: Sequence[type[Step]] = BUILT_IN_STEPS) -> Recipe:

@@ -55,6 +55,8 @@ class Task:
         metric: How outputs are scored, one score a sample.
         training: ``(inputs, targets)`` batches for recipes that train; a function is called anew for each epoch. Its order may
             come from the global generators of Python, NumPy and torch, which are seeded before each epoch.
+        validation: ``(inputs, targets)`` batches that choose among what training made (the best epoch, when to stop); neither
+            training nor evaluation data.
         loss: ``(outputs, targets) -> scalar tensor`` to make small, ``outputs`` as the model returns them, ``targets`` as a
             tensor; None: cross-entropy between logits ``[N, C]`` and class numbers ``[N]``.
         labels: Class names in output order.
@@ -70,6 +72,7 @@ class Task:
     evaluation: Batches | None = None
     metric: Metric = top1
     training: Batches | None = None
+    validation: Batches | None = None
     loss: Callable[[Any, Any], torch.Tensor] | None = None
     labels: Sequence[str] = ()
     preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -172,6 +175,14 @@ class Task:
             DataError: No data, a wrong shape or dtype, NaN or infinity.
         """
         return self._checked(self.training, "training", labelled=True)
+
+    def validation_batches(self) -> Iterator[tuple[dict[str, Array], Array | None]]:
+        """Validation inputs and targets, each batch checked.
+
+        Raises:
+            DataError: No data, a wrong shape or dtype, NaN or infinity.
+        """
+        return self._checked(self.validation, "validation", labelled=True)
 
     def _loaded(self, data: Batches, what: str) -> Iterator[Any]:
         """Batches as the user's code yields them; its failures name the user's own line."""

@@ -149,7 +149,7 @@ def _main(job_path: str) -> None:
         answer = {"error": type(reason).__name__, "message": str(reason)}
     write_text(Path(job["answer"]), json.dumps(answer))
     with contextlib.suppress(OSError):  # a log that a full disk cuts short must not cost the answer
-        print(trace, end="", file=sys.stderr)
+        sys.stderr.write(trace)
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(0)  # frameworks' exit handlers can hang or crash after the work is done

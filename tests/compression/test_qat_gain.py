@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import edgekit as ek
 from edgekit import registry
-from edgekit.core.recipe import Quantize, Recipe, Training
+from edgekit.core.recipe import AwareTraining, Quantize, Recipe
 from edgekit.core.task import Task
 
 Array = np.ndarray[Any, Any]
@@ -104,7 +104,7 @@ def test_training_wins_back_what_4_bit_weights_lose_and_the_file_keeps_it(task: 
     """Against rounding to nearest, which loses more than a point here; compensated rounding loses far less without training."""
     nearest = Quantize(weights="int4", rounding="nearest", equalization=False, bias_correction=False)
     ptq = ek.compress(task, recipe=Recipe(name="nearest", steps=(nearest,)))
-    step = Quantize(weights="int4", training=Training(learning_rate=1e-3))
+    step = Quantize(weights="int4", training=AwareTraining(learning_rate=1e-3))
     qat = ek.compress(task, recipe=Recipe(name="w4a8-qat", steps=(step,)))
     unquantized, before, after = (accuracy(run_program(each)) for each in (ptq.float_program, ptq.program, qat.program))
     assert unquantized - before > 1

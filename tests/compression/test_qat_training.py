@@ -23,13 +23,13 @@ from edgekit.compression.quantize.training.loop import train
 from edgekit.core.compressed import Compressed
 from edgekit.core.errors import DataError, EdgekitError, IntegrityError, RecipeError, TaskError, UsageError
 from edgekit.core.plugins import silent
-from edgekit.core.recipe import Quantize, Recipe, Training
+from edgekit.core.recipe import AwareTraining, Quantize, Recipe
 from edgekit.core.task import Task
 
 RANDOM = np.random.default_rng(0)
 SIGNALS = RANDOM.standard_normal((96, 2, 12)).astype(np.float32)
 CLASSES = (SIGNALS[:, 0].sum(1) > 0).astype(np.int64)
-TRAINING = Training(epochs=3, learning_rate=1e-2)
+TRAINING = AwareTraining(epochs=3, learning_rate=1e-2)
 
 
 def shuffled() -> Iterator[tuple[Any, Any]]:
@@ -149,7 +149,7 @@ task = edgekit.Task(
 
 def test_after_kill_minus_9_the_same_command_ends_with_the_same_program(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK_FILE, encoding="utf-8")
-    recipe = Recipe(name="long", steps=(Quantize(training=Training(epochs=4, learning_rate=1e-3)),))
+    recipe = Recipe(name="long", steps=(Quantize(training=AwareTraining(epochs=4, learning_rate=1e-3)),))
     (tmp_path / "long.toml").write_text(recipe.to_toml(), encoding="utf-8")
     command = [sys.executable, "-m", "edgekit.cli", "compress", "task.py", "--recipe", "long.toml", "-o"]
     checkpoint = tmp_path / "killed.partial" / "0-quantize" / "training.pt"

@@ -16,7 +16,7 @@ import edgekit as ek
 from edgekit.compression.quantize.grid import Grid
 from edgekit.compression.quantize.training.fake_quantize import FakeActivation
 from edgekit.core.program import answer_samples
-from edgekit.core.recipe import LayerPrecision, Quantize, Recipe, Training
+from edgekit.core.recipe import AwareTraining, LayerPrecision, Quantize, Recipe
 from edgekit.core.task import Task
 from tests.compression.conftest import ImageNet
 
@@ -76,7 +76,8 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "twice": (Twice, (noise(16, 3, 8, 8), noise(16, 3, 8, 8) + 1)),
 }
 MIXED = Quantize(
-    layers=(LayerPrecision(layers="head", precision="w8"), LayerPrecision(layers="block", precision="w8a16")), training=Training()
+    layers=(LayerPrecision(layers="head", precision="w8"), LayerPrecision(layers="block", precision="w8a16")),
+    training=AwareTraining(),
 )
 
 
@@ -103,13 +104,13 @@ def train_a_little(prepared: Any, inputs: list[torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("name", "step"),
     [
-        ("image", Quantize(training=Training())),
-        ("image", Quantize(weights="int4", training=Training(), equalization=True)),
+        ("image", Quantize(training=AwareTraining())),
+        ("image", Quantize(weights="int4", training=AwareTraining(), equalization=True)),
         ("image", MIXED),
-        ("gates", Quantize(training=Training())),
-        ("gates", Quantize(activations="int16", training=Training())),
-        ("sentence", Quantize(weights="int4", training=Training())),
-        ("twice", Quantize(training=Training())),
+        ("gates", Quantize(training=AwareTraining())),
+        ("gates", Quantize(activations="int16", training=AwareTraining())),
+        ("sentence", Quantize(weights="int4", training=AwareTraining())),
+        ("twice", Quantize(training=AwareTraining())),
     ],
     ids=lambda value: value if isinstance(value, str) else value.word() + ("-mixed" if value.layers else ""),
 )
@@ -135,7 +136,7 @@ def test_after_training_the_twin_and_the_program_give_the_same_bits(name: str, s
     ("name", "way"), [("image", "directly"), ("gates", "directly"), ("sentence", "mapped"), ("twice", "directly")]
 )
 def test_a_net_traced_for_one_sample_takes_many(name: str, way: str) -> None:
-    prepared, inputs = prepared_and_data(name, Quantize(training=Training()))
+    prepared, inputs = prepared_and_data(name, Quantize(training=AwareTraining()))
     assert prepared.call.way == way
     with torch.no_grad():
         together, alone = prepared(*inputs), [prepared(*(value[at : at + 1] for value in inputs)) for at in range(16)]
@@ -154,7 +155,7 @@ def unaligned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unaligned")
 def test_untrained_it_is_post_training_quantization() -> None:
-    prepared, _ = prepared_and_data("image", Quantize(training=Training()))
+    prepared, _ = prepared_and_data("image", Quantize(training=AwareTraining()))
     origin = prepared.origin
     plain = Quantize(rounding="nearest", bias_correction=False)
     ptq = ek.compress(origin.task, recipe=Recipe(name="plain", steps=(plain,))).contract
@@ -166,7 +167,7 @@ def test_untrained_it_is_post_training_quantization() -> None:
 
 @pytest.mark.usefixtures("unaligned")
 def test_scales_that_are_not_learned_stay_where_calibration_put_them() -> None:
-    prepared, inputs = prepared_and_data("image", Quantize(training=Training(learned_scales=False)))
+    prepared, inputs = prepared_and_data("image", Quantize(training=AwareTraining(learned_scales=False)))
     train_a_little(prepared, inputs)
     before = ek.compress(prepared.origin.task, recipe="int8").contract
     after = ek.finish_qat(prepared).contract
@@ -175,7 +176,7 @@ def test_scales_that_are_not_learned_stay_where_calibration_put_them() -> None:
 
 
 def test_a_layer_that_is_called_twice_keeps_one_weight() -> None:
-    prepared, inputs = prepared_and_data("twice", Quantize(training=Training()))
+    prepared, inputs = prepared_and_data("twice", Quantize(training=AwareTraining()))
     train_a_little(prepared, inputs)
     contract = ek.finish_qat(prepared).contract
     assert contract["conv.weight"].sha256 == contract["conv.weight:2"].sha256
@@ -197,6 +198,6 @@ def test_gradients_are_those_of_learned_step_size_quantization() -> None:
 
 
 def test_what_was_trained_can_be_exact() -> None:
-    prepared, inputs = prepared_and_data("image", Quantize(exact=True, training=Training()))
+    prepared, inputs = prepared_and_data("image", Quantize(exact=True, training=AwareTraining()))
     train_a_little(prepared, inputs)
     assert ek.check_exactness(ek.finish_qat(prepared)).is_exact

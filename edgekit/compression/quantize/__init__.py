@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgekit.core.compressed import Compressed, StepRecord
-    from edgekit.core.plugins import Progress
+    from edgekit.core.plugins import Bench, Progress
     from edgekit.core.task import Task
 
 __all__ = ["RUNNER", "QuantizeRunner"]
@@ -37,7 +37,14 @@ class QuantizeRunner:
     config: type[Step] = Quantize
 
     def __call__(
-        self, state: Compressed, *, step: Step, task: Task, progress: Progress, work: Path | None = None
+        self,
+        state: Compressed,
+        *,
+        step: Step,
+        task: Task,
+        progress: Progress,
+        work: Path | None = None,
+        bench: Bench | None = None,  # noqa: ARG002  everything it needs is in the program
     ) -> tuple[Compressed, StepRecord]:
         """Quantize ``state.program``.
 

@@ -89,7 +89,9 @@ def quantize_static(
     outputs = answer_samples(program, state.golden.inputs, [spec.name for spec in state.record.outputs])
     golden = dataclasses.replace(state.golden, outputs=outputs)
     record = _describe(plan, lowered, details, step, time.perf_counter() - clock, time.process_time() - cpu)
-    return dataclasses.replace(state, program=program, contract=contract, golden=golden), record
+    source = None if state.program is state.float_program else state.program
+    result = dataclasses.replace(state, program=program, contract=contract, golden=golden, source_program=source, module=None)
+    return result, record
 
 
 def prepare_program(state: Compressed, *, step: Quantize, task: Task, progress: Progress) -> PreparedModel:

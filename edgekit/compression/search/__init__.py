@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgekit.core.compressed import Compressed, StepRecord
-    from edgekit.core.plugins import Progress
+    from edgekit.core.plugins import Bench, Progress
     from edgekit.core.task import Task
 
 __all__ = ["RUNNER", "AutoRunner"]
@@ -27,7 +27,14 @@ class AutoRunner:
     config: type[Step] = Auto
 
     def __call__(
-        self, state: Compressed, *, step: Step, task: Task, progress: Progress, work: Path | None = None
+        self,
+        state: Compressed,
+        *,
+        step: Step,
+        task: Task,
+        progress: Progress,
+        work: Path | None = None,
+        bench: Bench | None = None,  # noqa: ARG002  everything it needs is in the program
     ) -> tuple[Compressed, StepRecord]:
         """Find a plan and carry it out; the recipe of the result names that plan.
 
