@@ -13,6 +13,7 @@ import data
 import numpy as np
 import train
 import trained
+import training
 from model import FashionNet
 from torch import nn
 
@@ -30,6 +31,9 @@ task = edgekit.Task(
     example_inputs=np.zeros((1, 1, 28, 28), np.float32),
     calibration=data.calibration,
     evaluation=data.evaluation,
+    training=training.training,
+    validation=training.validation,
+    loss=nn.CrossEntropyLoss(label_smoothing=0.05),
     labels=data.LABELS,
     preprocessing={"range": (0, 1), "mean": data.MEAN, "std": data.STD},
 )

@@ -109,6 +109,44 @@ def test_fashion_normalisation_and_sizes(load_example: Callable, needs: Callable
     assert sum(len(targets) for _, targets in data.evaluation()) == 10_000
 
 
+@pytest.mark.parametrize("name", ["smartwatch", "fashion", "residual"])
+def test_the_order_of_training_data_comes_from_the_global_seed(name: str, load_example: Callable, needs: Callable) -> None:
+    needs(*DATA[name])
+    task, _ = load_example(name)
+    epochs = []
+    for seed in (0, 0, 1):
+        np.random.seed(seed)  # noqa: NPY002  as the trainer does
+        inputs, classes = next(task.training_batches())
+        epochs.append(next(iter(inputs.values())))
+    assert np.array_equal(epochs[0], epochs[1]) and not np.array_equal(epochs[0], epochs[2])
+    assert len(set(classes)) > 4 and set(classes) <= set(range(len(task.labels)))
+
+
+def test_smartwatch_recordings_teach_or_choose_but_not_both(load_example: Callable, needs: Callable) -> None:
+    needs("smartwatch")
+    task, data = load_example("smartwatch")
+    import training  # beside the task, found once it is loaded
+
+    taught, held_back = training.split()
+    assert sum(len(classes) for _, classes in task.training()) > 2600
+    assert len(taught[1]) + len(held_back[1]) == len(data.training_set()[1]) and len(held_back[1]) > 250
+    chosen = np.concatenate([inputs["signal"] for inputs, _ in task.validation_batches()])
+    np.testing.assert_array_equal(chosen, held_back[0])
+    starts = {window[:, :50].tobytes() for window in held_back[0]}
+    assert not any(window[:, at : at + 50].tobytes() in starts for window in taught[0] for at in (0, 50, 100, 150))
+
+
+def test_fashion_pictures_teach_or_choose_but_not_both(load_example: Callable, needs: Callable) -> None:
+    needs("fashion")
+    task, data = load_example("fashion")
+    pictures, classes = data.load("train")
+    chosen = np.concatenate([targets for _, targets in task.validation_batches()])
+    np.testing.assert_array_equal(chosen, classes[-5000:])
+    first = {picture.tobytes() for picture in data.normalise(pictures[-5000:])}
+    taught = [picture.tobytes() in first for inputs, _ in task.training() for picture in inputs]
+    assert len(taught) == 54_912 and sum(taught) < 20  # a few pictures were published twice
+
+
 def test_photographs_calibrate_or_judge_but_not_both(load_example: Callable, needs: Callable) -> None:
     needs("pictures")
     _, data = load_example("mobilenet")
