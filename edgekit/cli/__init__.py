@@ -19,6 +19,7 @@ COMMANDS = {
     "calibrate": "Is a task's calibration data good enough, and how many samples are needed?",
     "sensitivity": "Which layers of a task's model hurt when they become integers?",
     "compress": "Make a task's model small: write a run folder with the compressed program.",
+    "sweep": "Which pruning ratio is worth it? Several compress runs, and their front of accuracy, size and latency.",
     "export": "Convert a run's program into files for its targets.",
     "validate": "Run a run's artifacts on devices and decide: SHIP, BLOCK or INCONCLUSIVE.",
     "audit": "Re-read a run's files and prove that they hold what the recipe claims.",
