@@ -1,7 +1,7 @@
 """Quantization-aware training: the trainer's graph rounds where the shipped program rounds, and learns to live with it.
 
 The order of the data flow: :mod:`twin` (canonical graph + plan + ranges -> a trainable copy that rounds by
-:mod:`fake_quantize`) -> :mod:`loop` (the task's loss and data, :mod:`checkpoint`) -> :mod:`session` (trained weights and
+:mod:`fake_quantize`) -> :mod:`edgekit.compression.training` (the task's loss and data) -> :mod:`session` (trained weights and
 ranges go through the same lowering as after calibration).
 
 Batch norms are folded before training and never updated: one of the ways of Nagel et al. (2021, arXiv:2106.08295,

@@ -12,8 +12,8 @@ from torch import nn
 
 from edgekit.compression.quantize.calibrate.observe import Statistics
 from edgekit.compression.quantize.training.batch import BatchCall, choose_call
-from edgekit.compression.quantize.training.loop import train
 from edgekit.compression.quantize.training.twin import build_twin, write_back
+from edgekit.compression.training.loop import train
 from edgekit.core.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Origin", "PreparedModel", "learn", "prepare", "restore"]
 
 _TRIED_SAMPLES = 3
+_SCALE_RATES = {
+    "*log2_gain": 10.0
+}  # scales learn by their logarithm: 1 % a step where weights move by 1e-3 (1e-2 in arXiv:1903.08066)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +128,12 @@ def learn(
     Raises:
         RecipeError: The recipe has no training table.
         DataError: No training data, or bad data.
-        TaskError: The loss fails.
+        TaskError: The loss fails, or became NaN.
     """
     if step.training is None:
         raise RecipeError("Nothing to train: the recipe's quantize step has no 'training' table.")
     prepared = prepare(module, plan, statistics, {}, state=state, task=task, step=step)
-    trained = train(prepared, task, step.training, work=work, progress=progress)
+    trained = train(prepared, task, step.training, work=work, progress=progress, rates=_SCALE_RATES)
     details = {
         "losses": list(trained.losses),
         "training_batch_count": trained.batch_count,
