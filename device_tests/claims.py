@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
+from edgekit.core.program_cost import ATTENTION, MULTIPLIES, listed, node_macs, operator_name
 from edgekit.core.stored import Arithmetic
 
 if TYPE_CHECKING:
@@ -20,12 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Claim", "Claims", "floor_bytes", "read_claims"]
 
-_LINEAR = {"linear", "conv1d", "conv2d", "conv3d", "convolution"}
-_TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-_PRODUCTS = {"matmul", "mm", "bmm", "addmm", "baddbmm"}
-_RECURRENT = {"lstm", "gru"}
-_ATTENTION = "scaled_dot_product_attention"
-_MULTIPLIES = _LINEAR | _TRANSPOSED | _PRODUCTS | _RECURRENT | {_ATTENTION}
 _MOVES = {
     "view", "reshape", "_unsafe_view", "flatten", "permute", "transpose", "t", "squeeze", "unsqueeze", "contiguous", "clone",
     "expand", "pad", "constant_pad_nd", "slice", "select", "cat", "getitem", "_to_copy", "to",
@@ -76,7 +69,9 @@ def read_claims(compressed: Compressed) -> Claims:
     program = compressed.program
     constants, nodes = _constants(program), {node.name: node for node in program.graph.nodes}
     sources = _Sources(compressed)
-    work = {node: (_macs(node), _arithmetic(node)) for node in program.graph.nodes if _operator(node) in _MULTIPLIES}
+    work: dict[Node, tuple[int, Arithmetic]] = {
+        node: (node_macs(node), _arithmetic(node)) for node in program.graph.nodes if operator_name(node) in MULTIPLIES
+    }
     claims = []
     for entry in compressed.contract.parameters:
         if entry.role == "weight":
@@ -107,7 +102,7 @@ def floor_bytes(compressed: Compressed) -> int:
 
 def _zero_points(node: Node) -> Iterator[str]:
     """Names of the zero points that a dequantize node reads: symmetric, so no file needs them."""
-    if _operator(node).startswith("dequantize") and len(node.args) > 2:
+    if operator_name(node).startswith("dequantize") and len(node.args) > 2:
         name = getattr(node.args[2], "name", "")
         if name:
             yield name
@@ -121,18 +116,13 @@ def _constants(program: ExportedProgram) -> dict[str, Array]:
     return {node: held[name].detach().numpy() for node, name in names.items() if hasattr(held.get(name), "detach")}
 
 
-def _operator(node: Node) -> str:
-    target = node.target
-    return str(getattr(getattr(target, "overloadpacket", target), "__name__", "")) if node.op == "call_function" else ""
-
-
 def _readers(node: Node) -> Iterator[Node]:
     """Operators that read a constant, perhaps dequantized and moved."""
     pending = list(node.users)
     while pending:
         user = pending.pop(0)
-        name = _operator(user)
-        if name.startswith("dequantize") or (name in _MOVES and name not in _MULTIPLIES):
+        name = operator_name(user)
+        if name.startswith("dequantize") or (name in _MOVES and name not in MULTIPLIES):
             pending.extend(user.users)
         else:
             yield user
@@ -140,9 +130,9 @@ def _readers(node: Node) -> Iterator[Node]:
 
 def _arithmetic(node: Node) -> Arithmetic:
     """``integer`` where both operands come straight from integers; ``dynamic`` where the data's scale is computed."""
-    if _operator(node) == _ATTENTION:
+    if operator_name(node) == ATTENTION:
         return "float"  # softmax stands between its two products
-    positions = (1, 2) if _operator(node) in {"addmm", "baddbmm"} else (0, 1)
+    positions = (1, 2) if operator_name(node) in {"addmm", "baddbmm"} else (0, 1)
     origins = [_origin(node.args[position]) for position in positions]
     if any(not origin.startswith("dequantize") for origin in origins):
         return "float"
@@ -158,7 +148,7 @@ def _reads_int16(node: Node) -> bool:
 def _maker(argument: Any) -> Node:
     """What makes an operand, moves seen through."""
     current = argument
-    while _operator(current) in _MOVES and current.args and hasattr(current.args[0], "op"):
+    while operator_name(current) in _MOVES and current.args and hasattr(current.args[0], "op"):
         current = current.args[0]
     return cast("Node", current)
 
@@ -166,33 +156,8 @@ def _maker(argument: Any) -> Node:
 def _origin(argument: Any) -> str:
     """Operator and overload that make an operand."""
     current = _maker(argument) if hasattr(argument, "op") else argument
-    name = _operator(current) if hasattr(current, "op") else ""
+    name = operator_name(current) if hasattr(current, "op") else ""
     return f"{name}.{getattr(current.target, '_overloadname', '')}" if name else ""
-
-
-def _macs(node: Node) -> int:
-    name, shape = _operator(node), _shape(node)
-    outputs = int(np.prod(shape))
-    if name in _PRODUCTS:
-        return outputs * _shape(node.args[1 if name in {"addmm", "baddbmm"} else 0])[-1]
-    if name == _ATTENTION:  # queries by keys, then by values
-        query, key, value = (_shape(argument) for argument in node.args[:3])
-        return int(np.prod(query)) * key[-2] + int(np.prod(query[:-1])) * int(np.prod(value[-2:]))
-    if name in _RECURRENT:
-        data, weights = _shape(node.args[0]), [part for part in _listed(node.args) if len(_shape(part)) == 2]
-        return int(np.prod(data[:2])) * sum(int(np.prod(_shape(weight))) for weight in weights)
-    per_channel = int(np.prod(_shape(node.args[1])[1:]))
-    return (int(np.prod(_shape(node.args[0]))) if name in _TRANSPOSED else outputs) * per_channel
-
-
-def _listed(arguments: Any) -> list[Any]:
-    return [part for argument in arguments if isinstance(argument, list | tuple) for part in argument]
-
-
-def _shape(node: Any) -> tuple[int, ...]:
-    value = getattr(node, "meta", {}).get("val")
-    value = value[0] if isinstance(value, tuple | list) else value
-    return tuple(int(size) for size in getattr(value, "shape", ()))
 
 
 class _Sources:
@@ -214,7 +179,7 @@ class _Sources:
             if node.op != "call_function":
                 continue
             layer = _layer(node)
-            for argument in [*node.args, *_listed(node.args)]:
+            for argument in [*node.args, *listed(node.args)]:
                 value = constant(module, argument)
                 if value is not None and value.ndim >= 2:
                     self._found.setdefault(layer, []).append(value.detach().numpy())

@@ -7,7 +7,7 @@ runs           (only shown when it failed)                    every artifact tha
 contract       no entry is dropped                            artifacts with integers
 layer parity   enough values lie within the allowed steps     artifacts with integers
 metric drop    95 % upper bound of the paired drop < limit    every artifact that ships
-slowdown       95 % upper bound of the ratio <= limit         artifacts with integers, on measured evidence
+slowdown       95 % upper bound of the ratio <= limit         compressed artifacts, on measured evidence
 latency p90    95 % upper bound of the percentile <= limit    every artifact that ships, on measured evidence
 load time      found <= limit                                 every artifact that ships, on measured evidence
 peak memory    found <= limit                                 every artifact that ships, on measured evidence
@@ -55,7 +55,7 @@ class Finding:
 
 def shipped(findings: Sequence[Finding]) -> list[Finding]:
     """The findings of what ships: compressed artifacts; the float ones where there are no others."""
-    compressed = [finding for finding in findings if finding.result.artifact.precision != "float32"]
+    compressed = [finding for finding in findings if not finding.result.artifact.is_baseline]
     return compressed or list(findings)
 
 
@@ -82,7 +82,7 @@ def _artifact_gates(profile: DeviceProfile, contract: QuantizationContract, find
     if result.failure:
         yield _runs_gate(result)
         return
-    if result.artifact.precision != "float32":
+    if not result.artifact.is_baseline and contract.entries:
         yield contract_gate(result.artifact, contract)
         if any(entry.role == "activation" for entry in contract.activations):  # weight-only layers make no integers to replay
             expected = _computed_entries(result.artifact, contract)
@@ -226,7 +226,7 @@ def metric_gate(target: str, metric: MetricResult | None, *, tolerances: Toleran
 def _timing_gates(finding: Finding, budgets: Budgets) -> Iterator[Gate]:
     result = finding.result
     target = result.artifact.label
-    if budgets.slowdown_ratio is not None and result.artifact.precision != "float32":
+    if budgets.slowdown_ratio is not None and not result.artifact.is_baseline:
         yield _slowdown_gate(finding, budgets.slowdown_ratio)
     if budgets.latency_p90_ms is not None:
         yield _latency_gate(finding, budgets.latency_p90_ms)
@@ -255,9 +255,8 @@ def _slowdown_gate(finding: Finding, limit: float) -> Gate:
     if high <= limit:
         return gate.replace(outcome=Outcome.PASS)
     if low > limit:
-        advice = (
-            "Integers are slower than float here: too small a model to gain, or layers that fell back (see the artifact's notes)."
-        )
+        slower = "Integers are slower than float here" if finding.result.artifact.precision != "float32" else "It is slower here"
+        advice = f"{slower}: too small a model to gain, or layers that fell back (see the artifact's notes)."
         return gate.replace(outcome=Outcome.FAIL, advice=advice)
     return gate.replace(advice="The limit lies inside the interval: measure on a quieter machine, or for longer.")
 

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from edgekit import registry
 from edgekit.core.artifact import Artifact
 from edgekit.core.compressed import load_golden
 from edgekit.core.contract import QuantizationContract
@@ -42,7 +41,7 @@ from edgekit.device_tests.measurement import compare, summarise
 from edgekit.device_tests.parity import output_parity, spread
 from edgekit.device_tests.reference import Reference, load_reference, output_scales
 from edgekit.device_tests.scoring import Evaluation, gather_evaluation, score
-from edgekit.device_tests.workbench import Answered, Timed, Workbench
+from edgekit.device_tests.workbench import Answered, Timed, Workbench, connect
 
 if TYPE_CHECKING:
     from edgekit.core.tensors import Arrays
@@ -83,7 +82,7 @@ def validate_device(
     started = time.perf_counter()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        transport = transport or _connect(profile)
+        transport = transport or connect(profile)
         try:
             facts = transport.facts()
             profile = profile.on_system(facts.get("system", ""))
@@ -106,11 +105,6 @@ def validate_device(
     )
     result.write_json(output / "result.json")
     return result
-
-
-def _connect(profile: DeviceProfile) -> Transport:
-    make = cast("Callable[[DeviceProfile], Transport]", registry.transport(profile.transport))
-    return make(profile)
 
 
 def _check(profile: DeviceProfile, artifacts: Sequence[Artifact]) -> None:
@@ -177,9 +171,9 @@ class _Validation:
         return reference
 
     def _answer(self, artifact: Artifact, reference: Reference) -> Answered:
-        quantized = artifact.precision != "float32"
-        found = self.bench.answers(artifact, contract=self.folder / "contract.json" if quantized and reference.recorded else None)
-        bad = _not_finite(found, reference, program="program" if quantized else "float")
+        changed = not artifact.is_baseline
+        found = self.bench.answers(artifact, contract=self.folder / "contract.json" if changed and reference.recorded else None)
+        bad = _not_finite(found, reference, program="program" if changed else "float")
         return Answered(failure=bad) if bad else found
 
     def _finding(self, artifact: Artifact, answered: Answered, timed: Timed, reference: Reference) -> Finding:
@@ -187,9 +181,9 @@ class _Validation:
         bare = ArtifactResult(artifact=artifact, runtime=choice.runtime, evidence=choice.evidence, failure=answered.failure)
         if answered.answers is None:
             return Finding(bare)
-        quantized = artifact.precision != "float32"
-        scales = output_scales(self.contract, self.golden.outputs, reference.recorded) if quantized else {}
-        expected = self.golden.outputs if quantized else reference.outputs("float", "golden")
+        changed = not artifact.is_baseline
+        scales = output_scales(self.contract, self.golden.outputs, reference.recorded) if changed else {}
+        expected = self.golden.outputs if changed else reference.outputs("float", "golden")
         result = bare.replace(
             runtime_version=answered.answers.runtime_version,
             measurements=self._measurements(artifact, answered.answers, timed, choice.evidence),
@@ -229,8 +223,8 @@ class _Validation:
     ) -> tuple[Spread, ...]:
         """Every pair of executors of the same integers, over the evaluation set (the golden inputs where there is none)."""
         part = "evaluation" if self.evaluation else "golden"
-        quantized = [a for a in artifacts if a.precision != "float32" and not answered[a.label].failure]
-        if not quantized:
+        quantized = [a for a in artifacts if not a.is_baseline and not answered[a.label].failure]
+        if not quantized or not self.contract.entries:
             return ()
         executors: list[tuple[str, Arrays]] = [("torch", reference.outputs("program", part))]
         executors += [(artifact.label, answered[artifact.label].outputs(part)) for artifact in quantized]
@@ -241,7 +235,7 @@ class _Validation:
 def _grouped(artifacts: Sequence[Artifact]) -> dict[str, list[Artifact]]:
     """Artifacts by target, the compressed one before its baseline."""
     groups: dict[str, list[Artifact]] = {}
-    for artifact in sorted(artifacts, key=lambda artifact: artifact.precision == "float32"):
+    for artifact in sorted(artifacts, key=lambda artifact: artifact.is_baseline):
         groups.setdefault(artifact.target, []).append(artifact)
     return groups
 

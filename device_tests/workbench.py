@@ -6,11 +6,12 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from edgekit import registry
 from edgekit.core.artifact import Artifact
 from edgekit.core.errors import ConversionError, DataError, IntegrityError
 from edgekit.core.measurement import Evidence
@@ -23,12 +24,13 @@ from edgekit.device_tests.measurement import Series
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["Answered", "Timed", "Workbench"]
+__all__ = ["Answered", "Timed", "Workbench", "connect"]
 
 _ARTIFACT_FAULTS = (ConversionError, IntegrityError, DataError)
 """Errors that say something about one artifact; the others (lost device, missing extra, wrong profile) concern all."""
 
 _TIMING_BUDGET_S = 3.0
+"""For a pair; half of it for each further artifact."""
 _REFERENCE_BUDGET_S = 1.0
 _FEWEST_ROUNDS = 5
 _FEWEST_REFERENCE_ROUNDS = 3
@@ -137,7 +139,7 @@ class Workbench:
             threads=self.profile.threads,
             options=choice.options,
             artifacts=tuple(_shipped(artifact) for artifact in artifacts),
-            budget_s=_TIMING_BUDGET_S if measured else _REFERENCE_BUDGET_S,
+            budget_s=(_TIMING_BUDGET_S if measured else _REFERENCE_BUDGET_S) * max(len(artifacts) / 2, 1),
             fewest_rounds=_FEWEST_ROUNDS if measured else _FEWEST_REFERENCE_ROUNDS,
         )
         try:
@@ -171,6 +173,12 @@ class Workbench:
         kept = self.output / f"{name}.npz"
         (folder / "outputs.npz").replace(kept)
         return read_arrays(kept)
+
+
+def connect(profile: DeviceProfile) -> Transport:
+    """The profile's transport, ready to be used."""
+    make = cast("Callable[[DeviceProfile], Transport]", registry.transport(profile.transport))
+    return make(profile)
 
 
 def _sweep(output: Path) -> None:

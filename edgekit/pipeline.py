@@ -10,18 +10,19 @@ import dataclasses
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit import registry
-from edgekit.core import worker
+from edgekit.conversion import convert_apart
 from edgekit.core.artifact import Artifact, ExportOptions
 from edgekit.core.calibration import CalibrationReport
 from edgekit.core.compressed import Compressed, read_record
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import OutputError, UsageError
 from edgekit.core.exactness import ExactnessReport
-from edgekit.core.files import check_room, sha256, write_text, writing_folder
+from edgekit.core.files import sha256, write_text, writing_folder
 from edgekit.core.plugins import Progress, silent
 from edgekit.core.recipe import Recipe
 from edgekit.core.run import Manifest, RunFolder, now, tool_versions
@@ -29,7 +30,19 @@ from edgekit.core.sensitivity import SensitivityReport
 from edgekit.core.task import Task, load_task
 from edgekit.core.validation import ValidationReport
 
-__all__ = ["Artifacts", "check_calibration", "check_exactness", "compress", "export", "read_recipe", "sensitivity", "validate"]
+if TYPE_CHECKING:
+    from edgekit.device_tests.stages import StageMeter
+
+__all__ = [
+    "Artifacts",
+    "check_calibration",
+    "check_exactness",
+    "compress",
+    "export",
+    "read_recipe",
+    "sensitivity",
+    "validate",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +78,9 @@ def compress(
     recipe: str | Path | Recipe = "int8",
     output: Path | None = None,
     force: bool = False,
+    measure: bool | None = None,
+    target: str | None = None,
+    device: str = "host",
     progress: Progress = silent,
 ) -> Compressed:
     """Carry out a recipe on a task's model.
@@ -75,6 +91,10 @@ def compress(
         output: Run folder to make; None keeps the result in memory. While it works, ``OUTPUT.partial`` holds what a run that
             was killed goes on from.
         force: Replace ``output`` if it is a run folder already.
+        measure: Convert the program after each step, run it on the evaluation data and time it, so that each step's gain is
+            known (:class:`~edgekit.core.stages.Stage`); None: where a step prunes or trains, or there are several.
+        target: What is converted to for that; None: the first of onnx and tflite that is installed.
+        device: Profile name or file of the device that it is timed on.
         progress: Called as the work advances.
 
     Raises:
@@ -82,23 +102,40 @@ def compress(
         EdgekitError: What the model, the data or a step does not allow.
     """
     from edgekit.compression.capture import capture
+    from edgekit.device_tests.bench import DeviceBench
+    from edgekit.device_tests.stages import StageMeter, is_worth_measuring
 
     plan = read_recipe(recipe)
     if output is not None:
         RunFolder(output).check_free(force=force)
     runners = registry.step_runners()
-    progress("capture", 0, None)
-    state = capture(task, recipe=plan)
     work = None if output is None else output.with_name(f"{output.name}.partial")
-    for at, step in enumerate(plan.steps):
-        place = None if work is None else work / f"{at}-{step.kind}"
-        state, done = runners[step.kind](state, step=step, task=task, progress=progress, work=place)
-        state = dataclasses.replace(state, record=state.record.replace(history=(*state.record.history, done)))
-    if output is None:
+    with closing(DeviceBench(work / "bench" if work else None)) as bench:
+        meter = None
+        if is_worth_measuring(plan) if measure is None else measure:
+            kept = work / "stages" if work else None
+            meter = StageMeter(bench, task, target=target, device=device, folder=kept, progress=progress)
+        progress("capture", 0, None)
+        state = _measured(capture(task, recipe=plan), meter, "dense")
+        for at, step in enumerate(plan.steps):
+            place = work / f"{at}-{step.kind}" if work else None
+            state, done = runners[step.kind](state, step=step, task=task, progress=progress, work=place, bench=bench)
+            state = dataclasses.replace(state, record=state.record.replace(history=(*state.record.history, done)))
+            state = _measured(state, meter, step.word())
+    if output is None or work is None:
         return state
     saved = _save_run(state, output, source=task.source)
-    shutil.rmtree(output.with_name(f"{output.name}.partial"), ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
     return saved
+
+
+def _measured(state: Compressed, meter: StageMeter | None, label: str) -> Compressed:
+    """The state, whose last record holds what the program is worth now."""
+    if meter is None:
+        return state
+    *before, last = state.record.history
+    history = (*before, last.replace(stage=meter.measure(state, label=label)))
+    return dataclasses.replace(state, record=state.record.replace(history=history))
 
 
 def _save_run(state: Compressed, output: Path, *, source: Path | None) -> Compressed:
@@ -239,15 +276,10 @@ def export(
     for done, (name, folder, as_float) in enumerate(missing):
         progress(f"export {folder.name}", done, len(missing))
         with writing_folder(folder) as temporary:  # not the worker's: it vanishes even when the worker is killed
-            arguments = {"target": name, "run": str(run.path.resolve()), "output": str(temporary.resolve()), "as_float": as_float}
-            digest = worker.call(
-                "edgekit.pipeline:convert_in_worker",
-                {**arguments, "options": options.model_dump()},
-                what=f"converting to {folder.name}",
-                hides=converters[name].hides,
-                log=run.log,
+            digest = convert_apart(
+                run.compressed, temporary, target=name, options=options, as_float=as_float, label=folder.name, log=run.log
             )
-        run.record_stage(f"export {folder.name}", digest=str(digest))
+        run.record_stage(f"export {folder.name}", digest=digest)
     progress("export", len(missing), len(missing))
     return Artifacts(run, tuple(Artifact.load(folder) for _, folder, _ in jobs))
 
@@ -255,7 +287,7 @@ def export(
 def _conversions(run: RunFolder, targets: Iterable[str], *, float_baseline: bool) -> list[tuple[str, Path, bool]]:
     """(target, artifact folder, convert the float program instead) for each file to make."""
     contract = QuantizationContract.read_json(run.compressed / "contract.json")
-    if not contract.entries:
+    if not contract.entries and not read_record(run.compressed).is_restructured:
         return [(name, run.artifacts / f"{name}-float32", False) for name in targets]
     floats = [True] if float_baseline else []
     return [
@@ -278,22 +310,6 @@ def _is_made(job: tuple[str, Path, bool], run: RunFolder, options: ExportOptions
     if made.source_sha256 == sha256(run.compressed / "compressed.json") and made.options == options:
         return True
     raise OutputError(f"{folder} holds an artifact of another program or with other options. Replace it with --force.")
-
-
-def convert_in_worker(*, target: str, run: str, output: str, as_float: bool, options: dict[str, Any]) -> str:
-    """Convert one program inside a worker, into the empty folder ``output``; returns the artifact's digest."""
-    place, folder = RunFolder(Path(run)), Path(output)
-    state = Compressed.load(place.compressed)
-    converter = registry.converter(target)
-    choices = ExportOptions.parse(options, source="export options")
-    try:
-        artifact = converter.convert(state.as_float() if as_float else state, output=folder, options=choices)
-        artifact = artifact.replace(source_sha256=sha256(place.compressed / "compressed.json"), options=choices)
-        artifact.save(folder)
-    except Exception:
-        check_room(folder)  # frameworks have many words for a full disk
-        raise
-    return artifact.sha256
 
 
 def validate(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
+
 from edgekit.core.contract import ContractReport
 from edgekit.core.errors import IntegrityError
 from edgekit.core.files import sha256
@@ -41,6 +43,9 @@ class Artifact(Record):
         sha256: Digest of the file, or of the package folder's contents.
         size_bytes: Size of what ships: the file, or all files of the package.
         precision: ``"int8"``, ``"w4-g32"``, ``"float32"``, …: the recipe's, not a guess from the bytes.
+        is_baseline: It holds the captured program as no step has touched it: what the others are compared with. A pruned
+            program that is not quantized is float32 and no baseline. Where a record does not say: what is float32 is one.
+        variant: Tells programs of one target apart while they are compared; empty for what ships.
         inputs: Inputs as the runtime wants them.
         outputs: Outputs as the runtime returns them.
         labels: Class names, where the task has them.
@@ -59,6 +64,8 @@ class Artifact(Record):
     sha256: str
     size_bytes: int
     precision: str
+    is_baseline: bool = pydantic.Field(default_factory=lambda fields: fields.get("precision") == "float32")
+    variant: str = ""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     labels: tuple[str, ...] = ()
@@ -73,7 +80,8 @@ class Artifact(Record):
     @property
     def label(self) -> str:
         """``"onnx"`` for the compressed artifact, ``"onnx-float32"`` for the float baseline beside it."""
-        return self.target if self.precision != "float32" else f"{self.target}-float32"
+        role = self.variant or ("float32" if self.is_baseline else "")
+        return f"{self.target}-{role}" if role else self.target
 
     def save(self, folder: Path) -> None:
         """Write ``artifact.json`` into ``folder``, with paths relative to it."""

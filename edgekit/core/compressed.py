@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["Compressed", "CompressedRecord", "Golden", "StepRecord"]
 
 
+_KEEPING = {"capture", "quantize", "auto"}
+"""Kinds of records whose program differs from the captured one in its contract's entries alone."""
+
+
 class StepRecord(Record):
     """What one step did and measured.
 
@@ -69,6 +73,11 @@ class CompressedRecord(Record):
     history: tuple[StepRecord, ...] = ()
     versions: dict[str, str] = {}
     sha256: dict[str, str] = {}
+
+    @property
+    def is_restructured(self) -> bool:
+        """Whether a step before quantization (pruning, distillation) changed the captured program."""
+        return any(step.kind not in _KEEPING for step in self.history)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +129,11 @@ class Compressed:
             return "float32"
         words = [step.precision.word for step in self.recipe.steps if isinstance(step, Quantize)]
         return next((word for word in words if word != "float32"), "mixed" if words else "int8")
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether any step made something else of the captured program."""
+        return bool(self.contract.entries) or self.record.is_restructured
 
     @property
     def recipe(self) -> Recipe:

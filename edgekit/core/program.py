@@ -6,6 +6,7 @@ or load them in a confined worker.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import io
 import warnings
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from edgekit.core.tensors import Array
 
-__all__ = ["answer_samples", "load_program", "register_operators", "run_program", "save_program"]
+__all__ = ["answer_samples", "load_program", "program_digest", "register_operators", "run_program", "save_program"]
 
 
 def register_operators() -> None:
@@ -60,6 +61,18 @@ def load_program(path: Path) -> ExportedProgram:
             return torch.export.load(path)
         except Exception as reason:
             raise IntegrityError(f"{path} is not a program torch {torch.__version__} can read: {reason}") from reason
+
+
+def program_digest(program: ExportedProgram) -> str:
+    """What tells a program from every other: sha256 of its graph and of all its numbers (a ``.pt2`` holds time stamps too)."""
+    import torch
+
+    digest = hashlib.sha256(str(program.graph).encode())
+    for name, value in sorted({**program.state_dict, **program.constants}.items()):
+        if isinstance(value, torch.Tensor):
+            digest.update(f"\0{name} {value.dtype} {list(value.shape)}\0".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def run_program(program: ExportedProgram, arguments: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

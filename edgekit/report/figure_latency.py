@@ -58,7 +58,7 @@ def _ticks(scale: Scale, *, bottom: float, right: float) -> list[str]:
 
 def _strip(row: Row, distribution: Distribution, scale: Scale, *, base: float, width: float, is_wide: bool) -> list[str]:
     hue = colour(row.target)
-    kind = "float" if row.is_float else "int"
+    kind = "float" if row.is_baseline else "int"
     outline = _shape(distribution, scale, base=base, height=30)
     parts = [svg.path(outline, class_=f"ridge {kind} {hue}", tip=_range(row, distribution))]
     parts += [svg.line(scale(distribution.p50), base, scale(distribution.p50), base - 32, class_=f"median {hue}")]

@@ -102,14 +102,14 @@ def _axes(x: Scale, y: Scale, *, x_title: str, y_title: str) -> list[str]:
 
 def _roads(points: Sequence[_Point], x: Scale, y: Scale) -> list[str]:
     """A line from each float artifact to the compressed one of the same target."""
-    floats = {point.row.target: point for point in points if point.row.is_float}
-    ends = [(floats[p.row.target], p) for p in points if not p.row.is_float and p.row.target in floats]
+    floats = {point.row.target: point for point in points if point.row.is_baseline}
+    ends = [(floats[p.row.target], p) for p in points if not p.row.is_baseline and p.row.target in floats]
     return [svg.line(x(a.x), y(a.y), x(b.x), y(b.y), class_=f"road {colour(b.row.target)}") for a, b in ends]
 
 
 def _mark(point: _Point, x: Scale, y: Scale, x_text: Callable[[float], str]) -> list[str]:
     tip = f"{point.name}: {point.y:.2f} %, {x_text(point.x)}"
-    kind = "hollow" if point.row.is_float else "dot"
+    kind = "hollow" if point.row.is_baseline else "dot"
     dot = svg.circle(x(point.x), y(point.y), _DOT_PX, class_=f"{kind} {colour(point.row.target)}", tip=tip)
     if point.high <= point.low:
         return [dot]

@@ -14,9 +14,7 @@ from edgekit.core.contract import ContractReport
 from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.validation import ArtifactResult, DeviceResult, LayerParity, ValidationReport
 
-__all__ = ["FLOAT", "Row", "SpeedUp", "rows"]
-
-FLOAT = "float32"
+__all__ = ["Row", "SpeedUp", "rows"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,9 +61,9 @@ class Row:
         return self.artifact.target
 
     @property
-    def is_float(self) -> bool:
+    def is_baseline(self) -> bool:
         """Whether this is a float baseline."""
-        return self.artifact.precision == FLOAT
+        return self.artifact.is_baseline
 
     @property
     def failure(self) -> str:
@@ -157,10 +155,10 @@ def rows(report: ValidationReport, device: DeviceResult | None) -> tuple[Row, ..
     results = {result.artifact.label: result for result in (device.results if device else ())}
     artifacts = {artifact.label: artifact for artifact in report.artifacts}
     artifacts |= {label: result.artifact for label, result in results.items()}
-    floats = {a.target: Row(artifact=a, result=results.get(a.label)) for a in artifacts.values() if a.precision == FLOAT}
+    floats = {a.target: Row(artifact=a, result=results.get(a.label)) for a in artifacts.values() if a.is_baseline}
     ordered: list[Row] = []
     for target in _targets(artifacts.values()):
-        compressed = [a for a in artifacts.values() if a.target == target and a.precision != FLOAT]
+        compressed = [a for a in artifacts.values() if a.target == target and not a.is_baseline]
         ordered += [Row(artifact=a, result=results.get(a.label), baseline=floats.get(target)) for a in compressed]
         ordered += [floats[target]] if target in floats else []
     return tuple(ordered)

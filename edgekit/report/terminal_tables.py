@@ -61,7 +61,7 @@ def _table(*columns: str, left: Sequence[str] = ("artifact", "evidence"), fold: 
 
 
 def _label(row: Row) -> Text:
-    return text(row.label, style="dim" if row.is_float else "")
+    return text(row.label, style="dim" if row.is_baseline else "")
 
 
 def _evidence(kind: Evidence | None, target: str, *, is_roomy: bool) -> Text:
@@ -90,7 +90,7 @@ def _accuracy(scored: Sequence[Row], *, is_roomy: bool) -> Table:
         found += [quantities.count(metric.flip_count)]
         if is_roomy:
             found += [quantities.count(metric.gained), quantities.count(metric.lost), quantities.probability(metric.p_value)]
-        shown = [quantities.NOTHING] * len(found) if row.is_float else found
+        shown = [quantities.NOTHING] * len(found) if row.is_baseline else found
         table.add_row(_label(row), quantities.share(metric.value), *shown, _evidence(row.evidence, row.target, is_roomy=is_roomy))
     return table
 

@@ -143,7 +143,7 @@ class PageView:
 def page_view(report: ValidationReport) -> PageView:
     """Prepare a report."""
     own = rows(report, None)
-    shipped = [artifact for artifact in report.artifacts if artifact.precision != "float32"] or list(report.artifacts)
+    shipped = [artifact for artifact in report.artifacts if not artifact.is_baseline] or list(report.artifacts)
     found = {result.evidence for device in report.devices for result in device.results}
     found |= {m.evidence for device in report.devices for result in device.results for m in result.measurements}
     return PageView(
@@ -238,7 +238,7 @@ def _executor_remark(executors: Sequence[Row]) -> str:
 
 def _spread_evidence(device: DeviceResult) -> tuple[tuple[tuple[str, Evidence], ...], ...]:
     """Evidence of both sides; where both were measured, it is said once."""
-    known = {result.artifact.target: result.evidence for result in device.results if result.artifact.precision != "float32"}
+    known = {result.artifact.target: result.evidence for result in device.results if not result.artifact.is_baseline}
     found = []
     for spread in device.spreads:
         sides = tuple((target, known.get(target, Evidence.MEASURED)) for target in (spread.first, spread.second))
@@ -248,7 +248,7 @@ def _spread_evidence(device: DeviceResult) -> tuple[tuple[tuple[str, Evidence], 
 
 
 def _edges(report: ValidationReport) -> tuple[tuple[str, TensorSpec, tuple[str, ...]], ...]:
-    shipped = [artifact for artifact in report.artifacts if artifact.precision != "float32"] or list(report.artifacts)
+    shipped = [artifact for artifact in report.artifacts if not artifact.is_baseline] or list(report.artifacts)
     found = []
     for role, specs in (("input", report.compressed.inputs), ("output", report.compressed.outputs)):
         for index, spec in enumerate(specs):

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgekit import pipeline, registry
-from edgekit.core import worker
+from edgekit import conversion
+from edgekit.core import entry_points, worker
 from tests.bad_input.conftest import contents
 
 PLUGIN = """
@@ -47,10 +47,10 @@ def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (site / "broken_target.py").write_text(PLUGIN.format(body=body))
         monkeypatch.syspath_prepend(str(site))
         monkeypatch.setenv("PYTHONPATH", str(site))
-        registry._group.cache_clear()
+        entry_points._group.cache_clear()
 
     yield install
-    registry._group.cache_clear()
+    entry_points._group.cache_clear()
     sys.modules.pop("broken_target", None)
 
 
@@ -73,7 +73,7 @@ def test_a_worker_that_exceeds_its_time(
 ) -> None:
     plug_in("time.sleep(600)")
     monkeypatch.setattr(worker, "call", functools.partial(worker.call, timeout_s=3))
-    assert pipeline.worker is worker
+    assert conversion.worker is worker
     start = time.monotonic()
     message = refused("export runs/tiny --target broken", 3)
     assert "ran longer than 3 s and was stopped" in message

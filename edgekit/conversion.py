@@ -1,0 +1,59 @@
+"""Program -> file of one target, in a worker process that cannot take its caller with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgekit import registry
+from edgekit.core import worker
+from edgekit.core.artifact import ExportOptions
+from edgekit.core.compressed import Compressed
+from edgekit.core.files import check_room, sha256
+
+__all__ = ["convert_apart", "convert_in_worker"]
+
+
+def convert_apart(
+    compressed: Path, output: Path, *, target: str, options: ExportOptions, as_float: bool = False, label: str, log: Path | None
+) -> str:
+    """Convert a saved program inside a worker and return the artifact's digest.
+
+    Args:
+        compressed: Folder of the compressed program.
+        output: Empty folder for ``artifact.json`` and the file.
+        target: Name in the ``edgekit.converters`` group.
+        options: Choices of the export.
+        as_float: Convert the captured float program instead: the artifact is a baseline.
+        label: What the artifact is called, for messages.
+        log: File the worker's output is appended to.
+
+    Raises:
+        ConversionError: The target cannot take the program.
+    """
+    arguments = {"target": target, "compressed": str(compressed.resolve()), "output": str(output.resolve())}
+    answer = worker.call(
+        "edgekit.conversion:convert_in_worker",
+        {**arguments, "as_float": as_float, "options": options.model_dump()},
+        what=f"converting to {label}",
+        hides=registry.converter(target).hides,
+        log=log,
+    )
+    return str(answer)
+
+
+def convert_in_worker(*, target: str, compressed: str, output: str, as_float: bool, options: dict[str, Any]) -> str:
+    """Worker side of :func:`convert_apart`."""
+    place, folder = Path(compressed), Path(output)
+    state = Compressed.load(place)
+    converter = registry.converter(target)
+    choices = ExportOptions.parse(options, source="export options")
+    try:
+        artifact = converter.convert(state.as_float() if as_float else state, output=folder, options=choices)
+        made_from = sha256(place / "compressed.json")
+        artifact = artifact.replace(is_baseline=as_float or not state.is_changed, source_sha256=made_from, options=choices)
+        artifact.save(folder)
+    except Exception:
+        check_room(folder)  # frameworks have many words for a full disk
+        raise
+    return artifact.sha256
