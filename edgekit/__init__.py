@@ -11,6 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgekit.compression.distill.features import AttentionTransfer, FeatureMatch
+    from edgekit.compression.distill.logits import DKD, KD, LogitsMSE
+    from edgekit.compression.distill.relations import CRD, RKD
+    from edgekit.compression.distill.session import distill
     from edgekit.compression.quantize.training.session import finish_qat, prepare_qat
     from edgekit.core.artifact import Artifact, ExportOptions
     from edgekit.core.compressed import Compressed
@@ -38,18 +42,25 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Artifact": "core.artifact",
+    "AttentionTransfer": "compression.distill.features",
     "Auto": "core.recipe",
     "AwareTraining": "core.recipe",
+    "CRD": "compression.distill.relations",
     "Compressed": "core.compressed",
+    "DKD": "compression.distill.logits",
     "DeviceProfile": "core.profile",
     "Distill": "core.recipe",
     "EdgekitError": "core.errors",
     "ExportOptions": "core.artifact",
+    "FeatureMatch": "compression.distill.features",
+    "KD": "compression.distill.logits",
     "LayerPrecision": "core.recipe",
+    "LogitsMSE": "compression.distill.logits",
     "Metric": "core.metric",
     "Prune": "core.recipe",
     "QuantizationContract": "core.contract",
     "Quantize": "core.recipe",
+    "RKD": "compression.distill.relations",
     "Recipe": "core.recipe",
     "Sparsify": "core.recipe",
     "Task": "core.task",
@@ -60,6 +71,7 @@ _HOMES = {
     "check_calibration": "pipeline",
     "check_exactness": "pipeline",
     "compress": "pipeline",
+    "distill": "compression.distill.session",
     "export": "pipeline",
     "finish_qat": "compression.quantize.training.session",
     "load_task": "core.task",
@@ -69,20 +81,27 @@ _HOMES = {
     "validate": "pipeline",
 }
 
-__all__ = [
+__all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "Artifact",
+    "AttentionTransfer",
     "Auto",
     "AwareTraining",
+    "CRD",
     "Compressed",
+    "DKD",
     "DeviceProfile",
     "Distill",
     "EdgekitError",
     "ExportOptions",
+    "FeatureMatch",
+    "KD",
     "LayerPrecision",
+    "LogitsMSE",
     "Metric",
     "Prune",
     "QuantizationContract",
     "Quantize",
+    "RKD",
     "Recipe",
     "Sparsify",
     "Task",
@@ -94,6 +113,7 @@ __all__ = [
     "check_calibration",
     "check_exactness",
     "compress",
+    "distill",
     "export",
     "finish_qat",
     "load_task",

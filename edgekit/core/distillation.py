@@ -61,6 +61,12 @@ class Distill(Step):
     cached: bool | None = None
     training: Training = Training()
 
+    @pydantic.field_validator("losses")
+    @classmethod
+    def _as_plain_terms(cls, terms: tuple[LossTerm, ...]) -> tuple[LossTerm, ...]:
+        """Losses given as their own classes become terms, so that a recipe is the same whichever way it was written."""
+        return tuple(term if type(term) is LossTerm else LossTerm(**term.model_dump(exclude_none=True)) for term in terms)
+
     @classmethod
     def from_word(cls, word: str) -> Self | None:
         """``distill``."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Batch = Array | torch.Tensor | Sequence[Any] | Mapping[str, Any]
     Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 
-__all__ = ["Task", "load_task"]
+__all__ = ["Task", "execute_file", "load_task", "own_line"]
 
 _TASK_FOLDERS: set[str] = set()
 
@@ -102,7 +102,7 @@ class Task:
             except EdgekitError:
                 raise
             except Exception as reason:
-                raise TaskError(f"Task '{self.name}': building the model failed. {_own_line(reason)}") from reason
+                raise TaskError(f"Task '{self.name}': building the model failed. {own_line(reason)}") from reason
             if not isinstance(model, torch.nn.Module):
                 raise TaskError(f"Task '{self.name}': the model function returned a {type(model).__name__}, not an nn.Module.")
         model.eval()
@@ -191,7 +191,7 @@ class Task:
         except EdgekitError:
             raise
         except Exception as reason:
-            raise DataError(f"Task '{self.name}': loading the {what} data failed. {_own_line(reason)}") from reason
+            raise DataError(f"Task '{self.name}': loading the {what} data failed. {own_line(reason)}") from reason
 
     def _checked(self, data: Batches | None, what: str, *, labelled: bool) -> Iterator[Any]:
         import numpy as np
@@ -232,7 +232,7 @@ def load_task(path: str | Path) -> Task:
         raise TaskError(
             f"Task file {file} does not exist. Give the path of a Python file that defines 'task = edgekit.Task(...)'."
         )
-    found = getattr(_execute(file), name, None)
+    found = getattr(execute_file(file), name, None)
     if callable(found) and not isinstance(found, Task):
         found = found()
     if not isinstance(found, Task):
@@ -241,7 +241,12 @@ def load_task(path: str | Path) -> Task:
     return dataclasses.replace(found, source=file.resolve())
 
 
-def _execute(file: Path) -> Any:
+def execute_file(file: Path) -> Any:
+    """The module a Python file makes; files beside it can be imported from it.
+
+    Raises:
+        TaskError: It does not run.
+    """
     module_name = f"edgekit_task_{file.resolve().parent.name}_{file.stem}"
     spec = importlib.util.spec_from_file_location(module_name, file)
     if spec is None or spec.loader is None:
@@ -259,7 +264,7 @@ def _execute(file: Path) -> Any:
     except Exception as reason:
         if isinstance(reason, TaskError | DataError):
             raise
-        raise TaskError(f"Task file {file} failed. {_own_line(reason, file)}") from reason
+        raise TaskError(f"Task file {file} failed. {own_line(reason, file)}") from reason
     finally:
         sys.path.remove(str(file.resolve().parent))
     return module
@@ -274,7 +279,7 @@ def _forget_other_siblings(folder: Path) -> None:
             del sys.modules[name]
 
 
-def _own_line(reason: BaseException, file: Path | None = None) -> str:
+def own_line(reason: BaseException, file: Path | None = None) -> str:
     """``Type: message (file:line: code)`` for the innermost frame in the user's code."""
     frames = traceback.extract_tb(reason.__traceback__)
     own = [f for f in frames if (file and Path(f.filename).resolve() == file.resolve()) or "edgekit_task" in f.filename]
