@@ -124,7 +124,7 @@ def join_processes(
         try:
             accelerator = Accelerator(
                 mixed_precision=mixed_precision,
-                cpu=torch.backends.mps.is_available(),  # which lacks float64
+                cpu=torch.backends.mps.is_available() or not torch.accelerator.is_available(),  # MPS lacks float64
                 log_with=list(trackers) or None,
                 project_dir=folder,
             )
