@@ -27,26 +27,14 @@ from edgekit.device_tests.bench import DeviceBench, state_digest
 if TYPE_CHECKING:
     from edgekit.core.compressed import Compressed
     from edgekit.core.evaluation import Evaluation
-    from edgekit.core.recipe import Recipe
     from edgekit.core.task import Task
     from edgekit.core.tensors import Array
 
-__all__ = ["StageMeter", "is_worth_measuring"]
+__all__ = ["StageMeter"]
 
-_RESTRUCTURING = {"prune", "sparsify", "distill"}
 _USUAL_TARGETS = ("onnx", "tflite")
 _SAME_SIZE = 1e-3
 """Files whose sizes are this close are equally large: names and padding differ."""
-
-
-def is_worth_measuring(recipe: Recipe) -> bool:
-    """Whether stages are measured where nobody says: a step prunes or trains a student, or there are several.
-
-    >>> from edgekit.core.recipe import Recipe
-    >>> [is_worth_measuring(Recipe.parse_text(text)) for text in ("int8", "prune50", "prune50+int8")]
-    [False, True, True]
-    """
-    return len(recipe.steps) > 1 or any(step.kind in _RESTRUCTURING for step in recipe.steps)
 
 
 class _Found(Record):

@@ -27,6 +27,7 @@ from edgekit.core.plugins import Progress, silent
 from edgekit.core.recipe import Recipe
 from edgekit.core.run import Manifest, RunFolder, now, tool_versions
 from edgekit.core.sensitivity import SensitivityReport
+from edgekit.core.stages import is_worth_measuring
 from edgekit.core.task import Task, load_task
 from edgekit.core.validation import ValidationReport
 
@@ -103,7 +104,7 @@ def compress(
     """
     from edgekit.compression.capture import capture
     from edgekit.device_tests.bench import DeviceBench
-    from edgekit.device_tests.stages import StageMeter, is_worth_measuring
+    from edgekit.device_tests.stages import StageMeter
 
     plan = read_recipe(recipe)
     if output is not None:

@@ -9,11 +9,11 @@ import click
 
 from edgekit.cli.exit_codes import ExitCode
 from edgekit.cli.options import command, once, option
+from edgekit.cli.recipe_flags import check_plan, read_plan, recipe_flags
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgekit.cli.configuration import Override
     from edgekit.cli.console import Terminal
     from edgekit.core.compressed import Compressed
     from edgekit.core.recipe import Recipe
@@ -31,6 +31,9 @@ __all__ = ["compress"]
         "compress task.py --recipe none -o runs/float --dry-run",
         "compress task.py --recipe int8 --print-config",
         "compress task.py --recipe auto --max-drop 20 -o runs/found",
+        "compress task.py --recipe prune50+int8 --criterion l1 -o runs/pruned --dry-run",
+        "compress task.py --recipe prune --latency-ms 3.0 --device host -o runs/fast --dry-run",
+        "compress task.py --recipe distill --student my_models.py:small -o runs/small --dry-run",
     ]
 )
 @click.argument("task")
@@ -39,8 +42,7 @@ __all__ = ["compress"]
 @once("--force", is_flag=True, help="Replace a run folder that is there.")
 @option("--set", "changes", multiple=True, metavar="PLACE=VALUE", envvar="EDGEKIT_COMPRESS_SET",
         help="Change one place of the recipe. May be repeated.")  # fmt: skip
-@option("--max-drop", type=click.FloatRange(min=0, max=100, max_open=True), metavar="POINTS",
-        help="For the recipe auto: how much worse than the float model the metric may be.  [default: 0.5]")  # fmt: skip
+@recipe_flags
 @once("--print-config", is_flag=True, help="Print the recipe that would be carried out, as TOML, and stop.")
 @once("--dry-run", is_flag=True, help="Check task, recipe and output, say what would be done, and write nothing.")
 @click.pass_context
@@ -52,23 +54,27 @@ def compress(
     recipe: str,
     output: Path | None,
     force: bool,
-    max_drop: float | None,
     print_config: bool,
     dry_run: bool,
-    **_changes: Any,
+    measure: bool | None,
+    device: str | None,
+    target: str | None,
+    **_recipe_flags: Any,
 ) -> None:
     """Make the model of TASK small, and write a run folder.
 
     TASK is a Python file that defines 'task = edgekit.Task(...)', or file.py:name. With the recipe auto, plans are tried from
     the cheapest to the dearest until one keeps the metric; where none is shown to, the nearest is kept and the code is 1.
+    Where a step prunes or trains, or there are several, the model is measured after each of them.
     """
-    plan, origins = _plan(ctx, recipe, max_drop)
+    plan, origins = read_plan(ctx, recipe)
     if print_config:
         text = plan.to_toml()
         terminal.finish(
             {"recipe": plan.model_dump(mode="json"), "origins": origins}, lambda console: _print_plan(console, text, origins)
         )
         return
+    check_plan(plan)
 
     from edgekit import pipeline
     from edgekit.core.run import RunFolder
@@ -83,7 +89,8 @@ def compress(
         run.check_free(force=force)
         compressed = None
         if not dry_run:
-            compressed = pipeline.compress(loaded, recipe=plan, output=run.path, force=force, progress=progress)
+            measuring: dict[str, Any] = {"measure": measure, "target": target, "device": device or "host"}
+            compressed = pipeline.compress(loaded, recipe=plan, output=run.path, force=force, progress=progress, **measuring)
             terminal.keep_log(run)
     if compressed is None:
         _dry_run(terminal, loaded, plan, run)
@@ -99,42 +106,6 @@ def _searches(compressed: Compressed) -> list[SearchReport]:
 
     steps = [step for step in compressed.record.history if step.kind == "auto"]
     return [SearchReport.parse(step.details, source="the auto step's record") for step in steps]
-
-
-def _plan(ctx: click.Context, text: str, max_drop: float | None) -> tuple[Recipe, dict[str, str]]:
-    """The recipe with every setting laid over it, and where each differing part came from."""
-    from edgekit import registry
-    from edgekit.cli.configuration import lay_over, overrides, source_of
-    from edgekit.core.recipe import Recipe
-
-    step_types = [runner.config for runner in registry.step_runners().values()]
-    plan = Recipe.read(text, step_types=step_types)
-    origins = {"recipe": source_of(ctx, "recipe")}
-    changes = overrides(ctx)
-    if max_drop is not None:
-        changes += _bounds(plan, max_drop, source_of(ctx, "max_drop"))
-    if changes:
-        data: Any = plan.model_dump(mode="json")
-        for change in changes:
-            data = lay_over(data, change)
-            origins[change.path] = change.source
-        plan = Recipe.from_data(
-            data, source=f"recipe '{text}' with {', '.join(change.path for change in changes)}", step_types=step_types
-        )
-    return plan, origins
-
-
-def _bounds(plan: Recipe, max_drop: float, source: str) -> list[Override]:
-    """``--max-drop`` as a change of every ``auto`` step."""
-    from edgekit.cli.configuration import Override
-    from edgekit.core.errors import UsageError
-
-    places = [at for at, step in enumerate(plan.steps) if step.kind == "auto"]
-    if not places:
-        raise UsageError(
-            f"--max-drop is for the recipe auto; '{plan.name}' has no bound to keep. Add --recipe auto, or leave it out."
-        )
-    return [Override(f"steps.{at}.max_drop", max_drop, source) for at in places]
 
 
 def _print_plan(console: Console, text: str, origins: dict[str, str]) -> None:
@@ -170,6 +141,7 @@ def _print_result(console: Console, compressed: Compressed, run: RunFolder) -> N
     from rich.table import Table
 
     from edgekit.report.search import render_search
+    from edgekit.report.stages import render_stages
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
@@ -181,6 +153,7 @@ def _print_result(console: Console, compressed: Compressed, run: RunFolder) -> N
     console.print(table)
     for found in _searches(compressed):
         render_search(found, console)
+    render_stages(compressed.record.history, console)
     for layer in compressed.contract.float_layers:
         console.print(f"  stays float: {layer.layer} ({layer.op}): {layer.reason}", markup=False, soft_wrap=True)
     console.print(f"Run folder: {run.path}", markup=False, soft_wrap=True)

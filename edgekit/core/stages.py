@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.model import Record
 
-__all__ = ["Stage", "TimedProgram"]
+if TYPE_CHECKING:
+    from edgekit.core.recipe import Recipe
+
+__all__ = ["Stage", "TimedProgram", "is_worth_measuring"]
+
+_RESTRUCTURING = {"prune", "sparsify", "distill"}
 
 
 class TimedProgram(Record):
@@ -64,3 +71,13 @@ class Stage(Record):
     timed: TimedProgram | None = None
     helped: bool = True
     remark: str = ""
+
+
+def is_worth_measuring(recipe: Recipe) -> bool:
+    """Whether stages are measured where nobody says: a step prunes or trains a student, or there are several.
+
+    >>> from edgekit.core.recipe import Recipe
+    >>> [is_worth_measuring(Recipe.parse_text(text)) for text in ("int8", "prune50", "prune50+int8")]
+    [False, True, True]
+    """
+    return len(recipe.steps) > 1 or any(step.kind in _RESTRUCTURING for step in recipe.steps)

@@ -14,6 +14,7 @@ __all__ = [
     "count",
     "decibels",
     "duration",
+    "large",
     "megabytes",
     "milliseconds",
     "moment",
@@ -29,6 +30,7 @@ __all__ = [
 NOTHING = "–"
 """Stands where there is no number."""
 
+_COUNT_UNITS = ("", "k", "M", "G", "T")
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -147,6 +149,18 @@ def count(value: int | None) -> str:
     '12,345'
     """
     return NOTHING if value is None else f"{value:,}"
+
+
+def large(value: int) -> str:
+    """A count of many things, three digits of it.
+
+    >>> large(987), large(10_322_048), large(1_814_073_344)
+    ('987', '10.3 M', '1.81 G')
+    """
+    amount, unit = float(value), 0
+    while amount >= 999.5 and unit < len(_COUNT_UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{value}" if unit == 0 else f"{significant(amount)} {_COUNT_UNITS[unit]}"
 
 
 def steps(value: int) -> str:

@@ -11,6 +11,7 @@ from edgekit.core.validation import DeviceResult, ValidationReport
 from edgekit.report import quantities, terminal_tables, wording
 from edgekit.report.layers import layers, worst_layers
 from edgekit.report.matrix import Row, rows
+from edgekit.report.stages import render_stages
 from edgekit.report.terminal_tables import text
 
 __all__ = ["plain_text", "print_report"]
@@ -29,6 +30,7 @@ def print_report(report: ValidationReport, console: Console) -> None:
     _say(console, "Stayed in float", floats)
     for device in report.devices:
         _print_device(report, device, console)
+    render_stages(report.compressed.history, console)
     _print_verdict(report.verdict, wording.verdict_reason(report), console)
 
 

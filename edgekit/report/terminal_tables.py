@@ -21,7 +21,7 @@ from edgekit.report.figure_contract import OUTCOMES
 from edgekit.report.gates import OUTCOME_WORDS, sorted_gates
 from edgekit.report.matrix import Row
 
-__all__ = ["gate_table", "tables", "text"]
+__all__ = ["gate_table", "plain_table", "tables", "text"]
 
 _OUTCOME_STYLES = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "bold yellow"}
 
@@ -52,7 +52,8 @@ def text(words: str, *, style: str = "") -> Text:
     return Text(wording.printable(words), style=style)
 
 
-def _table(*columns: str, left: Sequence[str] = ("artifact", "evidence"), fold: Sequence[str] = ()) -> Table:
+def plain_table(*columns: str, left: Sequence[str] = ("artifact", "evidence"), fold: Sequence[str] = ()) -> Table:
+    """An empty table; numbers stand on the right, columns in ``left`` and ``fold`` on the left, and the latter may be broken."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     for name in columns:
         side: JustifyMethod = "left" if name in left or name in fold else "right"
@@ -80,7 +81,7 @@ def _accuracy_title(scored: Sequence[Row]) -> str:
 
 def _accuracy(scored: Sequence[Row], *, is_roomy: bool) -> Table:
     more = ("gained", "lost", "p") if is_roomy else ()
-    table = _table("artifact", "score", "drop pts", "95 % interval", "flips", *more, "evidence")
+    table = plain_table("artifact", "score", "drop pts", "95 % interval", "flips", *more, "evidence")
     for row in scored:
         if row.result is None or row.result.metric is None:
             continue
@@ -97,7 +98,7 @@ def _accuracy(scored: Sequence[Row], *, is_roomy: bool) -> Table:
 
 def _latency(ran: Sequence[Row], *, is_roomy: bool) -> Table:
     more = ("p99 ms",) if is_roomy else ()
-    table = _table("artifact", "p50 ms", "p90 ms", *more, "CPU ms", "speed-up", "95 % interval", "evidence")
+    table = plain_table("artifact", "p50 ms", "p90 ms", *more, "CPU ms", "speed-up", "95 % interval", "evidence")
     for row in ran:
         latency, fast = row.latency, row.speed_up
         if latency is None:
@@ -113,7 +114,7 @@ def _latency(ran: Sequence[Row], *, is_roomy: bool) -> Table:
 
 
 def _footprint(ran: Sequence[Row], *, is_roomy: bool) -> Table:
-    table = _table("artifact", "load time", "peak memory", "size", "smaller", "evidence")
+    table = plain_table("artifact", "load time", "peak memory", "size", "smaller", "evidence")
     for row in ran:
         load, memory = row.taken("load_time"), row.taken("peak_memory")
         taken = [quantities.milliseconds(load.value if load else None), quantities.size(memory.value if memory else None)]
@@ -125,7 +126,7 @@ def _footprint(ran: Sequence[Row], *, is_roomy: bool) -> Table:
 
 def _parity(with_layers: Sequence[Row], *, is_roomy: bool) -> Table:
     more = ("least exact layer",) if is_roomy else ()
-    table = _table(
+    table = plain_table(
         "artifact", "layers", "largest", "exact", *more, "end to end", "evidence", left=("artifact", "evidence", *more)
     )
     for row in with_layers:
@@ -141,7 +142,7 @@ def _parity(with_layers: Sequence[Row], *, is_roomy: bool) -> Table:
 
 
 def _contract(reported: Sequence[Row]) -> Table:
-    table = _table("artifact", *OUTCOMES)
+    table = plain_table("artifact", *OUTCOMES)
     for row in reported:
         counts = row.contract.counts
         dropped = "bold red" if counts.get("dropped") else ""
@@ -153,7 +154,7 @@ def _contract(reported: Sequence[Row]) -> Table:
 
 def _spread(device: DeviceResult, *, is_roomy: bool) -> Table:
     known = {result.artifact.target: result.evidence for result in device.results}
-    table = _table("pair", "outputs", "predictions differ", "equal values", "evidence", left=("pair", "evidence"))
+    table = plain_table("pair", "outputs", "predictions differ", "equal values", "evidence", left=("pair", "evidence"))
     for spread in device.spreads:
         kinds = {target: known.get(target, Evidence.MEASURED) for target in (spread.first, spread.second)}
         weak = next((target for target, kind in kinds.items() if kind is not Evidence.MEASURED), spread.first)
@@ -170,7 +171,7 @@ def _spread(device: DeviceResult, *, is_roomy: bool) -> Table:
 def gate_table(gates: Sequence[Gate], *, is_roomy: bool) -> Table:
     """Gates, those that did not pass first."""
     more = ("limit",) if is_roomy else ()
-    table = _table("", "target", "gate", "found", *more, left=("", "target", "gate"), fold=("found", "limit"))
+    table = plain_table("", "target", "gate", "found", *more, left=("", "target", "gate"), fold=("found", "limit"))
     for gate in sorted_gates(gates):
         found = text(gate.found)
         if not is_roomy:

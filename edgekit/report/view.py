@@ -14,10 +14,12 @@ from edgekit.report import quantities, wording
 from edgekit.report.figure_contract import contract_bars
 from edgekit.report.figure_latency import latency_strips
 from edgekit.report.figure_layers import layer_figure
+from edgekit.report.figure_stages import stage_figure
 from edgekit.report.figure_tradeoff import against_latency, against_size
 from edgekit.report.gates import sorted_gates
 from edgekit.report.layers import Layer, layers
 from edgekit.report.matrix import Row, rows
+from edgekit.report.stages import StageRow, stage_remark, stage_rows, stages_of
 
 __all__ = ["Column", "DeviceView", "Drawn", "HonouredReason", "PageView", "heading_spans", "honoured_reasons", "page_view"]
 
@@ -128,6 +130,9 @@ class PageView:
         io: Role, the program's tensor, and what it is in each of ``io_labels``.
         io_labels: Compressed artifacts.
         evidence_kinds: Evidence that occurs in the report.
+        stages: What the program was worth after each step; empty where that was not measured.
+        stage_figure: Figure.
+        stage_remark: Where the stages' numbers come from.
     """
 
     report: ValidationReport
@@ -138,13 +143,18 @@ class PageView:
     io: tuple[tuple[str, TensorSpec, tuple[str, ...]], ...]
     io_labels: tuple[str, ...]
     evidence_kinds: tuple[Evidence, ...]
+    stages: tuple[StageRow, ...]
+    stage_figure: Drawn
+    stage_remark: str
 
 
 def page_view(report: ValidationReport) -> PageView:
     """Prepare a report."""
     own = rows(report, None)
+    stages = stages_of(report.compressed.history)
     shipped = [artifact for artifact in report.artifacts if not artifact.is_baseline] or list(report.artifacts)
     found = {result.evidence for device in report.devices for result in device.results}
+    found |= {stage.timed.evidence for stage in stages if stage.timed}
     found |= {m.evidence for device in report.devices for result in device.results for m in result.measurements}
     return PageView(
         report=report,
@@ -155,6 +165,9 @@ def page_view(report: ValidationReport) -> PageView:
         io=_edges(report),
         io_labels=tuple(artifact.label for artifact in shipped),
         evidence_kinds=tuple(kind for kind in Evidence if kind in found),
+        stages=stage_rows(stages),
+        stage_figure=Drawn.by(lambda width: stage_figure(stages, width=width)),
+        stage_remark=stage_remark(stages),
     )
 
 

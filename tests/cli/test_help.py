@@ -46,7 +46,7 @@ def test_help_loads_click_and_little_else(arguments: list[str]) -> None:
 
 
 def test_every_file_of_a_command_is_a_command() -> None:
-    shared = {"__init__", "__main__", "chatter", "configuration", "console", "exit_codes", "options", "progress"}
+    shared = {"__init__", "__main__", "chatter", "configuration", "console", "exit_codes", "options", "progress", "recipe_flags"}
     files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
     assert files - shared == set(cli.COMMANDS)
 

@@ -114,6 +114,16 @@ def test_artifact_knows_when_it_was_changed(tmp_path: Path) -> None:
         Artifact.load(tmp_path)
 
 
+def test_artifacts_of_one_target_are_told_apart_by_their_role(tmp_path: Path) -> None:
+    made = Artifact(target="onnx", path=tmp_path, sha256="", size_bytes=3, precision="float32", inputs=(), outputs=())
+    assert (made.is_baseline, made.label) == (True, "onnx-float32")
+    pruned = made.replace(is_baseline=False)
+    assert (pruned.label, Artifact.parse(pruned.model_dump(mode="json"), source="test")) == ("onnx", pruned)
+    assert pruned.replace(variant="prune50").label == "onnx-prune50"
+    old = {name: value for name, value in made.model_dump(mode="json").items() if name not in {"is_baseline", "variant"}}
+    assert Artifact.parse(old, source="a run of an earlier version") == made
+
+
 def test_run_folder_guards_what_is_there(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.check_free(force=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,14 @@ def test_float_baselines_are_judged_only_where_they_are_all_there_is() -> None:
     assert {gate.target for gate in gates} == {"onnx"}
     alone = device_gates(profile(size_bytes=2_000_000), QuantizationContract(), [finding(precision="float32")])
     assert [(gate.name, gate.target) for gate in alone] == [("metric drop", "onnx-float32"), ("size", "onnx-float32")]
+
+
+def test_a_pruned_float_program_is_judged_against_the_dense_one() -> None:
+    """It is float32 and no baseline: metric and slowdown are asked, what is about integers is not."""
+    ratio = number("slowdown_ratio", 1.3, "ratio", interval=(1.2, 1.4), note="wall time")
+    pruned = finding(ratio, precision="float32")
+    pruned = dataclasses.replace(pruned, result=pruned.result.replace(artifact=artifact("float32", is_baseline=False)))
+    gates = device_gates(profile(slowdown_ratio=1.0), QuantizationContract(), [pruned, finding(precision="float32")])
+    assert [(gate.name, gate.target) for gate in gates] == [("metric drop", "onnx"), ("slowdown", "onnx")]
+    assert gates[1].outcome is FAIL
+    assert gates[1].advice.startswith("It is slower here")
