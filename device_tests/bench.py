@@ -123,16 +123,32 @@ class DeviceBench:
             ConversionError: The target cannot take a program, or a file cannot be run.
             DeviceError: The device was lost.
         """
-        profile = self.profile(target=target, device=device)
+        self.profile(target=target, device=device)
         artifacts = {
             label: self.artifact(state, target=target, label=f"{at}-{label}") for at, (label, state) in enumerate(states.items())
         }
-        golden = next(iter(states.values())).golden.inputs
-        with self.workbench(profile, golden=golden) as bench:
+        return self.time_files(artifacts, golden=next(iter(states.values())).golden.inputs, device=device)
+
+    def time_files(
+        self, artifacts: Mapping[str, Artifact], *, golden: Mapping[str, Array], device: str
+    ) -> dict[str, TimedProgram]:
+        """Time files of one target in turn; the first is what the others are compared with.
+
+        Args:
+            artifacts: By label, each of a variant of its own.
+            golden: Input name -> ``[S, *shape]``.
+            device: Profile name or file.
+
+        Raises:
+            WorkerError: A file cannot be run.
+            DeviceError: The device was lost.
+        """
+        target = next(iter(artifacts.values())).target
+        with self.workbench(self.profile(target=target, device=device), golden=golden) as bench:
             timed = bench.timing(list(artifacts.values()))
             profile = bench.profile
         if timed.failure:
-            raise WorkerError(f"Timing {', '.join(states)} as {target} on '{profile.name}' failed: {timed.failure}")
+            raise WorkerError(f"Timing {', '.join(artifacts)} as {target} on '{profile.name}' failed: {timed.failure}")
         series = {label: timed.series[artifact.label] for label, artifact in artifacts.items()}
         return {
             label: _timed(artifact, series[label], next(iter(series.values())), profile) for label, artifact in artifacts.items()

@@ -1,9 +1,12 @@
-"""What a recipe's steps won: the program after each of them is converted, run on the evaluation data and timed.
+"""What a recipe's steps won, found on the converted file of the program after each of them.
+
+Each file answers the evaluation data once its step is done; at the end all are timed in turn, so that their times can be
+compared with each other.
 
 A step helped if it made anything better than it was before the step: the metric (beyond what chance explains), the
 multiply-accumulates, the file's size, or the latency (beyond the noise). One that did not is named.
 
-What was found lies in the meter's folder, so that a run that was killed does not measure again.
+Files and answers lie in folders, so that a run that was killed does not convert and answer again.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ from typing import TYPE_CHECKING
 from edgekit import registry
 from edgekit.core.errors import ConversionError, EdgekitError, MissingExtraError, WorkerError
 from edgekit.core.evaluation import gather_evaluation, pair_scores
-from edgekit.core.model import Record
 from edgekit.core.paired import drop_interval
 from edgekit.core.plugins import Progress, silent
 from edgekit.core.program_cost import count_macs, count_parameters
@@ -25,6 +27,9 @@ from edgekit.device_tests.arrays import read_arrays, write_arrays
 from edgekit.device_tests.bench import DeviceBench, state_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgekit.core.artifact import Artifact
     from edgekit.core.compressed import Compressed
     from edgekit.core.evaluation import Evaluation
     from edgekit.core.task import Task
@@ -37,22 +42,19 @@ _SAME_SIZE = 1e-3
 """Files whose sizes are this close are equally large: names and padding differ."""
 
 
-class _Found(Record):
-    """What was measured of one program; its scores lie beside it.
-
-    Args:
-        timed: Latency, size and speed-up over the dense program's file.
-    """
-
-    timed: TimedProgram | None = None
-
-
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """One stage with the scores it rests on."""
+    """One stage with what it rests on.
+
+    Args:
+        stage: What is known of it.
+        artifact: Its file; None where there is none.
+        scores: Each evaluation sample's score ``[N]``; None without evaluation data.
+    """
 
     stage: Stage
-    scores: Array | None
+    artifact: Artifact | None = None
+    scores: Array | None = None
 
 
 class StageMeter:
@@ -63,7 +65,7 @@ class StageMeter:
         task: Brings evaluation data and metric; without them the metric stays unanswered.
         target: What is converted to; None: the first of onnx and tflite that is installed.
         device: Profile name or file.
-        folder: Keeps what was found; None: nothing is kept.
+        folder: Keeps answers; None: nothing is kept.
         progress: Called as the work advances.
 
     Raises:
@@ -89,14 +91,15 @@ class StageMeter:
         self._folder = folder
         self._progress = progress
         self._evaluation: Evaluation | None = None
-        self._dense: Compressed | None = None
+        self._golden: Mapping[str, Array] = {}
         self._dense_answers: dict[str, Array] = {}
-        self._before: _Measured | None = None
-        if self._target:
-            bench.profile(target=self._target, device=device)
+        self._stages: list[_Measured] = []
+        if target is not None:
+            registry.require(registry.converter(target))
+            bench.profile(target=target, device=device)
 
-    def measure(self, state: Compressed, *, label: str) -> Stage:
-        """What the program is worth now.
+    def add(self, state: Compressed, *, label: str) -> None:
+        """Convert and run the program as it is now.
 
         Args:
             state: The program after a step; the first is the captured one.
@@ -107,93 +110,94 @@ class StageMeter:
                 their training would be lost: the stage's remark says what could not be measured.
         """
         self._progress(f"measure {label}", 0, None)
-        if self._dense is None:
-            return self._first(state, label)
-        before = self._before
         costs = _costs(state, label)
+        if not self._stages:
+            self._stages.append(self._first(state, costs))
+            return
         try:
-            now = self._found(state, costs)
+            self._stages.append(self._measured(state, costs))
         except EdgekitError as reason:
-            now = _Measured(costs.replace(remark=f"Not measured: {reason}"), None)
-        stage = _judged(now, before) if before else now.stage
-        self._before = _Measured(stage, now.scores)
-        return stage
+            self._stages.append(_Measured(costs.replace(remark=f"Not measured: {reason}")))
 
-    def _first(self, state: Compressed, label: str) -> Stage:
+    def finish(self) -> tuple[Stage, ...]:
+        """Time all files in turn and say of each step whether it helped; stages in the order they were added."""
+        self._progress("time the stages", 0, None)
+        files = {str(at): one.artifact for at, one in enumerate(self._stages) if one.artifact is not None}
+        timed: dict[str, TimedProgram] = {}
+        failure = ""
+        if "0" in files:
+            try:
+                timed = self._bench.time_files(files, golden=self._golden, device=self._device)
+            except EdgekitError as reason:
+                failure = f"Not timed: {reason}"
+        done: list[_Measured] = []
+        for at, one in enumerate(self._stages):
+            stage = one.stage.replace(timed=timed.get(str(at)), remark=one.stage.remark or (failure if at else ""))
+            now = dataclasses.replace(one, stage=stage)
+            done.append(dataclasses.replace(now, stage=_judged(now, done[-1])) if done else now)
+        return tuple(one.stage for one in done)
+
+    def _first(self, state: Compressed, costs: Stage) -> _Measured:
         """The captured program: what cannot be measured of it is measured of none."""
-        self._dense = state
-        costs = _costs(state, label)
         if self._target is None:
-            self._before = _Measured(costs.replace(remark="Nothing was converted: neither onnx nor tflite is installed."), None)
-            return self._before.stage
+            return _Measured(costs.replace(remark="Nothing was converted: neither onnx nor tflite is installed."))
         self._evaluation = gather_evaluation(self._task)
+        self._golden = state.golden.inputs
         try:
-            self._before = self._found(state, costs)
+            return self._measured(state, costs)
         except ConversionError as reason:
             if self._asked_for:
                 raise
-            self._before = _Measured(costs.replace(remark=f"Not measured: {reason}"), None)
             self._target = None
-        return self._before.stage
+            return _Measured(costs.replace(remark=f"Not measured: {reason}"))
 
-    def _found(self, state: Compressed, costs: Stage) -> _Measured:
-        """Everything about one program, measured or as it was kept."""
-        if self._target is None or self._dense is None:
-            return _Measured(costs, None)
-        place = self._place(state)
-        if place is not None and place.with_suffix(".json").is_file():
-            timed = _Found.read_json(place.with_suffix(".json")).timed
-            answers = read_arrays(place.with_suffix(".npz"))
+    def _measured(self, state: Compressed, costs: Stage) -> _Measured:
+        """The program's file and its metric, from what was kept where it was."""
+        if self._target is None:
+            return _Measured(costs)
+        artifact = self._bench.artifact(state, target=self._target, label=f"{len(self._stages)}-{costs.label}")
+        if self._evaluation is None:
+            return _Measured(costs, artifact)
+        place = self._place(state, self._evaluation)
+        if place is not None and place.is_file():
+            answers = read_arrays(place)
         else:
-            answers = self._answers(state, costs.label)
-            timed = self._timed(state, costs.label)
+            answers = self._answers(artifact, self._evaluation)
             if place is not None:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                write_arrays(place.with_suffix(".npz"), answers)
-                _Found(timed=timed).write_json(place.with_suffix(".json"))
-        if state is self._dense:
+                write_arrays(place, answers)
+        if not self._stages:
             self._dense_answers = answers
-        return self._scored(costs.replace(timed=timed), answers)
+        return self._scored(costs, artifact, answers)
 
-    def _place(self, state: Compressed) -> Path | None:
-        if self._folder is None or self._dense is None:
+    def _place(self, state: Compressed, evaluation: Evaluation) -> Path | None:
+        """Where the answers of a program to these samples are kept."""
+        if self._folder is None:
             return None
-        parts = [state_digest(state), state_digest(self._dense), str(self._target), self._device]
-        if self._evaluation is not None:
-            parts += [f"{name} {hashlib.sha256(array.tobytes()).hexdigest()}" for name, array in self._evaluation.inputs.items()]
-        return self._folder / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+        parts = [state_digest(state), str(self._target), self._device]
+        parts += [f"{name} {hashlib.sha256(array.tobytes()).hexdigest()}" for name, array in evaluation.inputs.items()]
+        return self._folder / f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:24]}.npz"
 
-    def _answers(self, state: Compressed, label: str) -> dict[str, Array]:
-        """Output name -> ``[N, ...]``, computed by the converted file in its runtime; empty without evaluation data."""
-        if self._evaluation is None or self._target is None:
-            return {}
-        profile = self._bench.profile(target=self._target, device=self._device)
-        artifact = self._bench.artifact(state, target=self._target, label=label)
-        with self._bench.workbench(profile, golden=state.golden.inputs, evaluation=self._evaluation.inputs) as bench:
+    def _answers(self, artifact: Artifact, evaluation: Evaluation) -> dict[str, Array]:
+        """Output name -> ``[N, ...]``, computed by the file in its runtime."""
+        profile = self._bench.profile(target=artifact.target, device=self._device)
+        with self._bench.workbench(profile, golden=self._golden, evaluation=evaluation.inputs) as bench:
             answered = bench.answers(artifact, contract=None)
         if answered.failure:
-            raise WorkerError(f"The {self._target} file of '{label}' cannot be run: {answered.failure}")
+            raise WorkerError(f"{artifact.label} cannot be run on '{profile.name}': {answered.failure}")
         return answered.outputs("evaluation")
 
-    def _timed(self, state: Compressed, label: str) -> TimedProgram:
-        states = {"dense": self._dense or state} | ({label: state} if state is not self._dense else {})
-        found = self._bench.time(states, target=str(self._target), device=self._device)
-        return next(reversed(found.values()))
-
-    def _scored(self, stage: Stage, answers: dict[str, Array]) -> _Measured:
-        if not answers or self._evaluation is None:
-            return _Measured(stage, None)
-        metric = self._task.metric
-        ours, dense = pair_scores(metric, answers, float_outputs=self._dense_answers, targets=self._evaluation.targets)
+    def _scored(self, stage: Stage, artifact: Artifact, answers: dict[str, Array]) -> _Measured:
+        metric, targets = self._task.metric, self._evaluation.targets if self._evaluation else None
+        ours, dense = pair_scores(metric, answers, float_outputs=self._dense_answers, targets=targets)
         low, high = drop_interval(dense - ours, seed=self._task.seed)
-        is_dense = answers is self._dense_answers
         scored = stage.replace(
             metric_name=metric.name,
             metric=float(ours.mean()),
             change=float((ours - dense).mean()) + 0.0,
-            change_interval=(0.0, 0.0) if is_dense else (-high, -low),
+            change_interval=(-high, -low) if self._stages else (0.0, 0.0),
         )
-        return _Measured(scored, ours)
+        return _Measured(scored, artifact, ours)
 
 
 def _usual_target(bench: DeviceBench, device: str) -> str | None:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgekit import registry
 from edgekit.conversion import convert_apart
@@ -27,12 +27,9 @@ from edgekit.core.plugins import Progress, silent
 from edgekit.core.recipe import Recipe
 from edgekit.core.run import Manifest, RunFolder, now, tool_versions
 from edgekit.core.sensitivity import SensitivityReport
-from edgekit.core.stages import is_worth_measuring
+from edgekit.core.stages import Stage, is_worth_measuring
 from edgekit.core.task import Task, load_task
 from edgekit.core.validation import ValidationReport
-
-if TYPE_CHECKING:
-    from edgekit.device_tests.stages import StageMeter
 
 __all__ = [
     "Artifacts",
@@ -117,12 +114,17 @@ def compress(
             kept = work / "stages" if work else None
             meter = StageMeter(bench, task, target=target, device=device, folder=kept, progress=progress)
         progress("capture", 0, None)
-        state = _measured(capture(task, recipe=plan), meter, "dense")
+        state = capture(task, recipe=plan)
+        if meter is not None:
+            meter.add(state, label="dense")
         for at, step in enumerate(plan.steps):
             place = work / f"{at}-{step.kind}" if work else None
             state, done = runners[step.kind](state, step=step, task=task, progress=progress, work=place, bench=bench)
             state = dataclasses.replace(state, record=state.record.replace(history=(*state.record.history, done)))
-            state = _measured(state, meter, step.word())
+            if meter is not None:
+                meter.add(state, label=step.word())
+        if meter is not None:
+            state = _with_stages(state, meter.finish())
     if output is None or work is None:
         return state
     saved = _save_run(state, output, source=task.source)
@@ -130,12 +132,9 @@ def compress(
     return saved
 
 
-def _measured(state: Compressed, meter: StageMeter | None, label: str) -> Compressed:
-    """The state, whose last record holds what the program is worth now."""
-    if meter is None:
-        return state
-    *before, last = state.record.history
-    history = (*before, last.replace(stage=meter.measure(state, label=label)))
+def _with_stages(state: Compressed, stages: Sequence[Stage]) -> Compressed:
+    """The state, whose records hold what the program was worth after each of them."""
+    history = tuple(done.replace(stage=stage) for done, stage in zip(state.record.history, stages, strict=True))
     return dataclasses.replace(state, record=state.record.replace(history=history))
 
 

@@ -15,7 +15,7 @@ import torch
 
 from edgekit.compression.capture import capture, recapture
 from edgekit.core.compressed import Compressed
-from edgekit.core.errors import ConversionError, DataError, MissingExtraError
+from edgekit.core.errors import ConversionError, DataError, DeviceError, MissingExtraError
 from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.recipe import Recipe
 from edgekit.core.stages import Stage, TimedProgram
@@ -39,6 +39,7 @@ class FakeBench:
     task: Task
     fails: Callable[[Compressed], Exception | None] = lambda _: None
     calls: list[str] = dataclasses.field(default_factory=list)
+    is_lost: bool = False
 
     def profile(self, **_: Any) -> Any:
         return SimpleNamespace(name="host")
@@ -47,24 +48,27 @@ class FakeBench:
         self.calls.append(f"convert {label}")
         if reason := self.fails(state):
             raise reason
-        return state
+        return SimpleNamespace(target=target, label=label, facts=self._of(state))
 
     @contextlib.contextmanager
     def workbench(self, *_: Any, **__: Any) -> Iterator[FakeBench]:
         yield self
 
-    def answers(self, state: Any, *, contract: None) -> Answered:
+    def answers(self, artifact: Any, *, contract: None) -> Answered:
+        self.calls.append(f"answer {artifact.label}")
         scores = np.eye(3, dtype=np.float32)[CLASSES]
-        wrong = round((1 - self._of(state)[2]) * len(scores))
+        wrong = round((1 - artifact.facts[2]) * len(scores))
         scores[:wrong] = np.roll(scores[:wrong], 1, axis=1)
         return Answered(arrays={"evaluation/output": scores})
 
-    def time(self, states: Mapping[str, Compressed], *, target: str, device: str) -> dict[str, TimedProgram]:
-        self.calls.append(f"time {' '.join(states)}")
-        dense, *_ = (self._of(state)[0] for state in states.values())
-        return {label: self._timed(self._of(state), dense, target) for label, state in states.items()}
+    def time_files(self, artifacts: Mapping[str, Any], *, golden: Any, device: str) -> dict[str, TimedProgram]:
+        self.calls.append(f"time {len(artifacts)}")
+        if self.is_lost:
+            raise DeviceError("the device is gone")
+        dense, *_ = (one.facts[0] for one in artifacts.values())
+        return {label: self._timed(one.facts, dense, one.target) for label, one in artifacts.items()}
 
-    def _of(self, state: Any) -> tuple[float, int, float]:
+    def _of(self, state: Compressed) -> tuple[float, int, float]:
         return self.facts[sum(one.numel() for one in state.program.parameters())]
 
     def _timed(self, facts: tuple[float, int, float], dense: float, target: str) -> TimedProgram:
@@ -104,10 +108,9 @@ def meter(road: Road, facts: dict[int, tuple[float, int, float]], **more: Any) -
 
 
 def walk(meter: StageMeter, road: Road, *widths: int) -> list[Stage]:
-    return [
-        meter.measure(road.dense if at == 0 else road.of(width), label="dense" if at == 0 else f"prune{width}")
-        for at, width in enumerate(widths)
-    ]
+    for at, width in enumerate(widths):
+        meter.add(road.of(width) if at else road.dense, label=f"prune{width}" if at else "dense")
+    return list(meter.finish())
 
 
 def test_a_step_that_helps(road: Road) -> None:
@@ -143,49 +146,69 @@ def test_fewer_macs_in_a_slower_file(road: Road) -> None:
 
 
 def test_training_that_brings_the_metric_back(road: Road) -> None:
-    facts = {16: (2.0, 1000, 0.9), 8: (1.0, 600, 0.7)}
-    measured, bench = meter(road, facts)
-    walk(measured, road, 16, 8)
-    bench.facts = {PARAMETERS[16]: (2.0, 1000, 0.9), PARAMETERS[8]: (1.0, 600, 0.88)}
-    trained = measured.measure(road.of(8), label="distill")
+    measured, bench = meter(road, {16: (2.0, 1000, 0.9), 8: (1.0, 600, 0.7)})
+    measured.add(road.dense, label="dense")
+    measured.add(road.of(8), label="prune50")
+    bench.facts = {PARAMETERS[8]: (1.0, 600, 0.88)}
+    measured.add(road.of(8), label="distill")
+    *_, trained = measured.finish()
     assert (trained.helped, trained.remark) == (True, "")
 
 
-def test_what_was_measured_is_kept(road: Road, tmp_path: Path) -> None:
+def test_all_files_are_timed_in_one_go(road: Road) -> None:
+    measured, bench = meter(road, {16: (2.0, 1000, 0.9), 8: (1.0, 600, 0.7)})
+    walk(measured, road, 16, 8, 8)
+    assert [call for call in bench.calls if call.startswith("time")] == ["time 3"]
+
+
+def test_answers_are_kept(road: Road, tmp_path: Path) -> None:
     facts = {16: (2.0, 1000, 0.9), 8: (1.0, 600, 0.7)}
     torch.manual_seed(1)
     pruned = road.of(8)
     first, bench = meter(road, facts, folder=tmp_path)
-    stages = [first.measure(road.dense, label="dense"), first.measure(pruned, label="prune50")]
-    assert bench.calls
     again, idle = meter(road, facts, folder=tmp_path)
-    assert [again.measure(road.dense, label="dense"), again.measure(pruned, label="prune50")] == stages
-    assert idle.calls == []
+    for one in (first, again):
+        one.add(road.dense, label="dense")
+        one.add(pruned, label="prune50")
+    assert again.finish() == first.finish()
+    assert [call for call in bench.calls if call.startswith("answer")] == ["answer 0-dense", "answer 1-prune50"]
+    assert [call for call in idle.calls if call.startswith("answer")] == []
 
 
 def test_a_file_that_cannot_be_made_does_not_lose_the_step(road: Road) -> None:
     measured, bench = meter(road, {16: (2.0, 1000, 0.9), 8: (1.0, 600, 0.7)})
-    walk(measured, road, 16)
+    measured.add(road.dense, label="dense")
     bench.fails = lambda _: ConversionError("no kernel for it")
-    stage = measured.measure(road.of(8), label="prune50")
+    measured.add(road.of(8), label="prune50")
+    dense, stage = measured.finish()
+    assert dense.timed is not None
     assert (stage.metric, stage.timed, stage.remark) == (None, None, "Not measured: no kernel for it")
     assert stage.macs == 8 * 8 + 8 * 3
 
 
-def test_what_cannot_be_measured_at_all_is_said_before_anything_is_trained(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_lost_at_the_end_does_not_lose_the_run(road: Road) -> None:
+    measured, bench = meter(road, {16: (2.0, 1000, 0.9), 8: (1.0, 600, 0.7)})
+    bench.is_lost = True
+    dense, pruned = walk(measured, road, 16, 8)
+    assert (dense.timed, pruned.timed, pruned.remark) == (None, None, "Not timed: the device is gone")
+    assert pruned.metric == pytest.approx(0.7)
+
+
+def test_what_cannot_be_measured_at_all_is_said_before_anything_is_trained(road: Road) -> None:
     measured, bench = meter(road, {16: (2.0, 1000, 0.9)})
     bench.fails = lambda _: ConversionError("no kernel for it")
     with pytest.raises(ConversionError, match="no kernel"):
-        measured.measure(road.dense, label="dense")
+        measured.add(road.dense, label="dense")
     empty = dataclasses.replace(road.task, evaluation=[])
     with pytest.raises(DataError, match="evaluation data is empty"):
-        StageMeter(bench, empty, target="onnx").measure(road.dense, label="dense")  # type: ignore[arg-type]
+        StageMeter(bench, empty, target="onnx").add(road.dense, label="dense")  # type: ignore[arg-type]
 
 
 def test_without_evaluation_data_the_rest_is_measured(road: Road) -> None:
     bench = FakeBench({PARAMETERS[16]: (2.0, 1000, 0.9)}, road.task)
     bare = dataclasses.replace(road.task, evaluation=None)
-    stage = StageMeter(bench, bare, target="onnx").measure(road.dense, label="dense")  # type: ignore[arg-type]
+    measured = StageMeter(bench, bare, target="onnx")  # type: ignore[arg-type]
+    [stage] = walk(measured, road, 16)
     assert stage.metric is None
     assert stage.timed is not None
 
