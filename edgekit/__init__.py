@@ -33,9 +33,11 @@ if TYPE_CHECKING:
         Sparsify,
         Training,
     )
+    from edgekit.core.sweep import SweepReport
     from edgekit.core.task import Task, load_task
     from edgekit.core.validation import ValidationReport
     from edgekit.device_tests.audit import audit
+    from edgekit.pareto import sweep
     from edgekit.pipeline import check_calibration, check_exactness, compress, export, sensitivity, validate
 
 __version__ = "0.1.0"
@@ -63,6 +65,7 @@ _HOMES = {
     "RKD": "compression.distill.relations",
     "Recipe": "core.recipe",
     "Sparsify": "core.recipe",
+    "SweepReport": "report.sweep",  # with its notebook renderer
     "Task": "core.task",
     "Training": "core.recipe",
     "ValidationReport": "report",  # with its notebook renderer
@@ -77,6 +80,7 @@ _HOMES = {
     "load_task": "core.task",
     "prepare_qat": "compression.quantize.training.session",
     "sensitivity": "pipeline",
+    "sweep": "pareto",
     "top1": "core.metric",
     "validate": "pipeline",
 }
@@ -104,6 +108,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "RKD",
     "Recipe",
     "Sparsify",
+    "SweepReport",
     "Task",
     "Training",
     "ValidationReport",
@@ -119,6 +124,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "load_task",
     "prepare_qat",
     "sensitivity",
+    "sweep",
     "top1",
     "validate",
 ]

@@ -64,10 +64,12 @@ def sweep(
         RecipeError: The recipe prunes twice, or to a latency.
         OutputError: ``output`` holds something else, or a sweep of another task, recipe, target or device.
     """
+    from edgekit.report import sweep as drawn  # lets notebooks draw the result
+
     plan = pipeline.read_recipe(recipe)
     points = plan_points(plan, prune, target=target, device=device)
     check_place(target, device)
-    report = SweepReport(
+    report = drawn.SweepReport(
         task=task.name,
         task_sha256=sha256(task.source) if task.source else "",
         recipe=plan.model_dump(mode="json"),
