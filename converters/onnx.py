@@ -232,7 +232,10 @@ def _serialize(model: ir.Model, compressed: Compressed, edges: Edges) -> bytes:
 
 
 def _thin_out(proto: onnx.ModelProto, *, quantized: bool) -> None:
-    """Drop recorded shapes that readers find elsewhere: of constants, and in a quantized file of all but its integer tensors."""
+    """Drop what nobody reads: the exporter's own notes (kilobytes), and recorded shapes that readers find elsewhere.
+
+    Those are the shapes of constants, and in a quantized file of all but its integer tensors.
+    """
     import onnx
 
     constants = {tensor.name for tensor in proto.graph.initializer}
@@ -246,6 +249,7 @@ def _thin_out(proto: onnx.ModelProto, *, quantized: bool) -> None:
         del value.metadata_props[:]
     for tensor in proto.graph.initializer:
         del tensor.metadata_props[:]
+    del proto.graph.metadata_props[:]
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(kept)
 

@@ -23,7 +23,7 @@ RECIPE = ek.Recipe(
     name="prune50+distill+int8",
     steps=(
         ek.Prune(ratio=0.5, recover=False),  # what is left is trained by the next step
-        ek.Distill(training=ek.Training(epochs=8)),  # the dense net teaches
+        ek.Distill(training=ek.Training(epochs=6)),  # the dense net teaches
         ek.Quantize(),
     ),
 )
