@@ -156,11 +156,11 @@ class DistillationObjective:
 
     def __call__(self, model: nn.Module, batch: TrainingBatch) -> dict[str, torch.Tensor]:
         """The terms on one batch, each without its weight, and the weighted total as ``"loss"``."""
+        teachers = self._ask(batch)  # before the student's activations take up the memory that the teacher's are freed to
         result, student = self.student.answer(self.task, batch.inputs, net=model)
         terms: dict[str, torch.Tensor] = {}
         if self.task_weight:
             terms["task"] = self.task_objective.of(result, batch.targets)
-        teachers = self._ask(batch)
         for term in self.terms:
             found = [
                 share * module(Comparison(student=student, teacher=teacher, targets=batch.targets, epoch=batch.epoch))
