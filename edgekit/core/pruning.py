@@ -37,6 +37,8 @@ class Prune(Step):
         largest_ratio: No layer loses more than this share of its channels.
         never_slower: Measure the converted file against the dense one's and prune less while it is slower.
         recover: Fine-tune on the task's training data afterwards, as ``training`` says.
+        dense_weight: Share of the fine-tuning's loss that is the distance to the dense net's answers (arXiv:1503.02531); the
+            task's own loss has the rest. 0: the task's alone.
         training: The fine-tuning.
 
     >>> Prune.from_word("prune50").ratio
@@ -54,13 +56,14 @@ class Prune(Step):
     device: str = "host"
     target: str = "onnx"
     criterion: str = "l2"
-    scope: PruneScope = "global"
+    scope: PruneScope = "layer"
     rounds: int = pydantic.Field(default=1, ge=1)
     keep: tuple[str, ...] = ()
     align: int | None = pydantic.Field(default=None, ge=1)
     largest_ratio: float = pydantic.Field(default=0.9, gt=0, lt=1)
     never_slower: bool = True
     recover: bool = True
+    dense_weight: float = pydantic.Field(default=0.9, ge=0, le=1)
     training: Training = Training()
 
     @pydantic.model_validator(mode="after")

@@ -15,7 +15,7 @@ __all__ = ["reach", "reachable"]
 _HALVINGS = 30
 
 
-def reach(allocation: Allocation, model: CostModel, *, goal: str, ratio: float, step: Prune, kept_layers: int) -> dict[str, int]:
+def reach(allocation: Allocation, model: CostModel, *, goal: str, ratio: float, step: Prune, stays: str) -> dict[str, int]:
     """Units to remove from each group so that at least ``ratio`` of the goal's quantity goes, and as little more as can be.
 
     Args:
@@ -24,7 +24,7 @@ def reach(allocation: Allocation, model: CostModel, *, goal: str, ratio: float, 
         goal: ``macs``, ``parameters``, ``size`` or ``channels``.
         ratio: Share that shall go.
         step: For what to say where the goal cannot be reached.
-        kept_layers: How many layers cannot be pruned or are kept.
+        stays: Which layers' channels stay, and why, for the same.
 
     Raises:
         PruningError: Not even all that may go is enough.
@@ -32,7 +32,7 @@ def reach(allocation: Allocation, model: CostModel, *, goal: str, ratio: float, 
     dense = model.cost({}).of(goal)
     bound = (1 - ratio) * dense
     if model.cost(allocation.removed(1.0)).of(goal) > bound + 0.5:
-        raise PruningError(_unreachable(allocation, model, goal=goal, step=step, ratio=ratio, kept_layers=kept_layers))
+        raise PruningError(_unreachable(allocation, model, goal=goal, step=step, ratio=ratio, stays=stays))
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -49,7 +49,7 @@ def reach(allocation: Allocation, model: CostModel, *, goal: str, ratio: float, 
 def _take_more(
     allocation: Allocation, model: CostModel, removed: Mapping[str, int], *, goal: str, bound: float
 ) -> dict[str, int]:
-    """Take single steps of what is worth least for what it saves, until the bound is met."""
+    """Take single steps of what is worth least for what it saves, until one meets the bound; of several the smallest."""
     best = dict(removed)
     while (present := model.cost(best).of(goal)) > bound + 0.5:
         options = []
@@ -58,10 +58,11 @@ def _take_more(
             if more <= allocation.most(group):
                 saved = present - model.cost({**best, group.name: more}).of(goal)
                 lost = float(allocation.scores[group.name].sort().values[best[group.name] : more].sum())
-                options.append((lost / max(saved, 1e-9), group.name, more))
+                enough = present - saved <= bound + 0.5
+                options.append((not enough, saved if enough else lost / max(saved, 1e-9), group.name, more))
         if not options:
             return allocation.removed(1.0)
-        _, name, more = min(options)
+        _, _, name, more = min(options)
         best[name] = more
     return best
 
@@ -91,7 +92,7 @@ def reachable(allocation: Allocation, model: CostModel, *, goal: str) -> float:
     return 1 - model.cost(allocation.removed(1.0)).of(goal) / model.cost({}).of(goal)
 
 
-def _unreachable(allocation: Allocation, model: CostModel, *, goal: str, step: Prune, ratio: float, kept_layers: int) -> str:
+def _unreachable(allocation: Allocation, model: CostModel, *, goal: str, step: Prune, ratio: float, stays: str) -> str:
     most = reachable(allocation, model, goal=goal)
     wider = reachable(dataclasses.replace(allocation, largest_ratio=0.999), model, goal=goal)
     finer = reachable(dataclasses.replace(allocation, align=1), model, goal=goal)
@@ -100,8 +101,10 @@ def _unreachable(allocation: Allocation, model: CostModel, *, goal: str, step: P
         binding.append(f"largest_ratio={step.largest_ratio:g} (without it: {wider:.0%})")
     if finer > most + 0.005:
         binding.append(f"align={allocation.align} (with align=1: {finer:.0%})")
-    if kept_layers:
-        binding.append(f"{kept_layers} layers whose channels stay ({'keep, or ' if step.keep else ''}they cannot be pruned)")
+    if step.keep:
+        binding.append(f"keep={list(step.keep)}")
+    if stays:
+        binding.append(f"channels that stay ({stays.removesuffix('.')})")
     what = {"macs": "MACs", "size": "weight bytes"}.get(goal, goal)
     return (
         f"Pruning {ratio:.0%} of the {what} cannot be reached: at most {most:.1%} can go. What binds:"

@@ -32,7 +32,7 @@ Call = Callable[[nn.Module], Sequence[torch.Tensor]]
 """Runs a net on fixed inputs and returns its outputs in order."""
 
 _ROOTS = (_ConvNd, nn.Linear, nn.Embedding)
-_MIXERS = {kinds.OPTYPE.SPLIT, kinds.OPTYPE.SLICE, kinds.OPTYPE.UNBIND, kinds.OPTYPE.RESHAPE, kinds.OPTYPE.CONCAT}
+_MIXERS = {kinds.OPTYPE.SPLIT, kinds.OPTYPE.SLICE, kinds.OPTYPE.UNBIND}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,7 +56,8 @@ class Axis:
     def indices(self, channels: torch.Tensor) -> torch.Tensor:
         """Places on the axis of the layer's channels ``[C]``, sorted and each once."""
         within = channels if self.modulus is None else channels % self.modulus
-        return torch.unique(torch.cat([within + offset for offset in self.offsets]))
+        found: torch.Tensor = torch.unique(torch.cat([within + offset for offset in self.offsets]))
+        return found
 
 
 def is_depthwise(module: nn.Module) -> bool:

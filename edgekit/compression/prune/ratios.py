@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from edgekit.compression.prune.align import aligned, multiple_for
-from edgekit.compression.prune.cost import CostModel
 from edgekit.compression.prune.graph import Call
 from edgekit.compression.prune.groups import Group, Plan, cut
 
@@ -79,13 +78,9 @@ def even(groups: Sequence[Group]) -> Shares:
     return lambda level: {group.name: level for group in groups}
 
 
-def competing(groups: Sequence[Group], scores: Mapping[str, torch.Tensor], model: CostModel, *, goal: str) -> Shares:
-    """The units of all groups compete: what is worth least for what it costs goes first."""
-    dense = model.cost({}).of(goal)
-    values: dict[str, list[float]] = {}
-    for group in groups:
-        saved = max((dense - model.cost({group.name: 1}).of(goal)) / dense, 1e-12)
-        values[group.name] = sorted((scores[group.name] / saved**COST_POWER).tolist())
+def competing(groups: Sequence[Group], scores: Mapping[str, torch.Tensor]) -> Shares:
+    """The units of all groups compete: what is worth least goes first."""
+    values = {group.name: sorted(scores[group.name].tolist()) for group in groups}
     every = sorted(itertools.chain.from_iterable(values.values()))
 
     def shares(level: float) -> dict[str, float]:
@@ -95,9 +90,6 @@ def competing(groups: Sequence[Group], scores: Mapping[str, torch.Tensor], model
         return {name: bisect.bisect_left(row, limit) / len(row) for name, row in values.items()}
 
     return shares
-
-
-COST_POWER = 0.5
 
 
 def sensitive(net: nn.Module, groups: Sequence[Group], scores: Mapping[str, torch.Tensor], call: Call) -> Shares:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgekit.compression.capture import recapture
+from edgekit.compression.prune.recovery import Recovery
 from edgekit.compression.prune.search import Decision, Measured, decide
 from edgekit.compression.prune.structure import Structure, prepare, sample_call
 from edgekit.compression.training.loop import train
@@ -99,15 +100,27 @@ def _rounds(
             now = present.cost().of(structure.goal)
             align = done.decision.align
             net = present.without(present.removed(1 - target / now, align=align)) if now > target + 0.5 else present.net
-        _recover(net, step, at, task=task, progress=progress, work=work, done=done)
+        _recover(net, step, at, dense=structure.net, task=task, progress=progress, work=work, done=done)
     return net, done
 
 
-def _recover(net: nn.Module, step: Prune, at: int, *, task: Task, progress: Progress, work: Path | None, done: _Done) -> None:
+def _recover(
+    net: nn.Module,
+    step: Prune,
+    at: int,
+    *,
+    dense: nn.Module,
+    task: Task,
+    progress: Progress,
+    work: Path | None,
+    done: _Done,
+) -> None:
     epochs = step.training.epochs * (at + 1) // step.rounds - step.training.epochs * at // step.rounds
     if step.recover and epochs:
         folder = None if work is None else work / f"round-{at}"
-        found = train(net, task, step.training.replace(epochs=epochs), work=folder, progress=progress)
+        objective = Recovery(task, dense, weight=step.dense_weight) if step.dense_weight else None
+        training = step.training.replace(epochs=epochs)
+        found = train(net, task, training, objective=objective, work=folder, progress=progress)
         done.losses.extend(found.losses)
     elif not step.recover and task.calibration is not None:
         renew_statistics(net, task)

@@ -67,8 +67,8 @@ class Structure:
             PruningError: That much cannot go.
         """
         allocation = self.allocation if align is None else dataclasses.replace(self.allocation, align=align)
-        kept = len(self.refused)
-        return reach(allocation, self.model, goal=self.goal, ratio=ratio, step=self.step, kept_layers=kept)
+        stays = describe_refusals(self.refused, most=3) if self.refused else ""
+        return reach(allocation, self.model, goal=self.goal, ratio=ratio, step=self.step, stays=stays)
 
     def cost(self, removed: Mapping[str, int] | None = None) -> Cost:
         """What the net costs with so many units removed."""
@@ -127,7 +127,7 @@ def prepare(net: nn.Module, *, task: Task, step: Prune, progress: Progress) -> S
     elif step.scope == "layer" or step.goal == "channels":
         shares = even(found.groups)
     else:
-        shares = competing(found.groups, scores, model, goal=step.goal)
+        shares = competing(found.groups, scores)
     align = wanted_multiple(step.target) if step.align is None else step.align
     allocation = Allocation(found.groups, scores, shares, align, step.largest_ratio)
     return Structure(net, found.groups, found.refused, model, allocation, step)
