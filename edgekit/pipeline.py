@@ -99,6 +99,7 @@ def compress(
         OutputError: ``output`` exists, or cannot be written.
         EdgekitError: What the model, the data or a step does not allow.
     """
+    from edgekit import report  # noqa: F401  lets notebooks draw the result
     from edgekit.compression.capture import capture
     from edgekit.device_tests.bench import DeviceBench
     from edgekit.device_tests.stages import StageMeter

@@ -14,7 +14,7 @@ On disk a folder::
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
     from edgekit.core.tensors import Array
 
-__all__ = ["Compressed", "CompressedRecord", "Golden", "StepRecord"]
+__all__ = ["RENDERERS", "Compressed", "CompressedRecord", "Golden", "StepRecord"]
+
+RENDERERS: dict[str, Callable[[Compressed], str]] = {}
+"""How a notebook shows a compressed program, by MIME type; see :data:`edgekit.core.validation.RENDERERS`."""
 
 
 _KEEPING = {"capture", "quantize", "auto"}
@@ -171,6 +174,10 @@ class Compressed:
             record = self.record.replace(sha256=digests)
             record.write_json(temporary / "compressed.json")
         return dataclasses.replace(self, record=record, folder=folder)
+
+    def _repr_html_(self) -> str | None:
+        draw = RENDERERS.get("text/html")
+        return draw(self) if draw else None
 
     @classmethod
     def load(cls, folder: Path) -> Compressed:

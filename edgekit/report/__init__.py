@@ -1,7 +1,8 @@
 """A validation report as terminal table, HTML page, notebook output and JSON document.
 
 Importing this package loads neither rich nor jinja2, and lets notebooks draw every
-:class:`~edgekit.core.validation.ValidationReport` (see :data:`edgekit.core.validation.RENDERERS`).
+:class:`~edgekit.core.validation.ValidationReport` and every :class:`~edgekit.core.compressed.Compressed` (see
+:data:`edgekit.core.validation.RENDERERS`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.core import compressed
 from edgekit.core.errors import MissingExtraError
 from edgekit.core.files import write_text
 from edgekit.core.validation import RENDERERS, ValidationReport
@@ -78,4 +80,16 @@ def _shown_in_notebook(report: ValidationReport) -> str:
         return f"<pre>{html.escape(plain_text(report))}\n{html.escape(str(reason))}</pre>"
 
 
+def _compressed_in_notebook(made: compressed.Compressed) -> str:
+    """What each step did and won; without jinja2 the sentences alone."""
+    try:
+        from edgekit.report import page
+
+        return page.compressed_html(made)
+    except MissingExtraError as reason:
+        steps = "\n".join(f"{step.kind}: {step.summary}" for step in made.record.history)
+        return f"<pre>{html.escape(steps)}\n{html.escape(str(reason))}</pre>"
+
+
 RENDERERS["text/html"] = _shown_in_notebook
+compressed.RENDERERS["text/html"] = _compressed_in_notebook

@@ -16,14 +16,18 @@ from edgekit.core.errors import MissingExtraError
 from edgekit.core.validation import ValidationReport
 from edgekit.report import quantities, wording
 from edgekit.report.figure_contract import OUTCOMES
+from edgekit.report.figure_stages import stage_figure
 from edgekit.report.gates import OUTCOME_MARKS, OUTCOME_WORDS
 from edgekit.report.palette import colour
-from edgekit.report.view import heading_spans, page_view
+from edgekit.report.stages import stage_remark, stage_rows, stages_of
+from edgekit.report.view import Drawn, heading_spans, page_view
 
 if TYPE_CHECKING:
     import jinja2
 
-__all__ = ["notebook_html", "page_html"]
+    from edgekit.core.compressed import Compressed
+
+__all__ = ["compressed_html", "notebook_html", "page_html"]
 
 
 def page_html(report: ValidationReport) -> str:
@@ -44,11 +48,31 @@ def notebook_html(report: ValidationReport) -> str:
     return _render("notebook.html.j2", report)
 
 
+def compressed_html(compressed: Compressed) -> str:
+    """What each step of a recipe did and won, as a piece of HTML that brings its own style.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    stages = stages_of(compressed.record.history)
+    return _filled(
+        "compressed.html.j2",
+        record=compressed.record,
+        stages=stage_rows(stages),
+        stage_figure=Drawn.by(lambda width: stage_figure(stages, width=width)),
+        stage_remark=stage_remark(stages),
+    )
+
+
 def _render(template: str, report: ValidationReport) -> str:
-    found = _environment().get_template(template)
     view = page_view(report)
+    return _filled(template, **{field.name: getattr(view, field.name) for field in dataclasses.fields(view)})
+
+
+def _filled(template: str, **values: object) -> str:
+    found = _environment().get_template(template)
     style = resources.files("edgekit.report").joinpath("report.css").read_text(encoding="utf-8").strip()
-    return found.render({field.name: getattr(view, field.name) for field in dataclasses.fields(view)}, css=style) + "\n"
+    return found.render(values, css=style) + "\n"
 
 
 @functools.cache

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from edgekit.core.compressed import StepRecord
+from edgekit.core.compressed import Compressed, Golden, StepRecord
+from edgekit.core.contract import QuantizationContract
 from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.stages import Stage, TimedProgram
 from edgekit.core.validation import ValidationReport
+from edgekit.report import page
 from edgekit.report.figure_stages import stage_figure
 from edgekit.report.page import notebook_html, page_html
 from edgekit.report.stages import render_stages, stages_of
@@ -87,10 +91,10 @@ def test_report_holds_the_table(report: ValidationReport) -> None:
 
 
 def test_page_and_notebook(report: ValidationReport) -> None:
-    page = page_html(report)
-    assert "What each step won" in page
-    assert page.count('class="stage idle') == 2 * 3  # wide and narrow; MACs, size and latency
-    for found in (page, notebook_html(report)):
+    whole = page_html(report)
+    assert "What each step won" in whole
+    assert whole.count('class="stage idle') == 2 * 3  # wide and narrow; MACs, size and latency
+    for found in (whole, notebook_html(report)):
         assert "no gain" in found
         assert "2.02× fewer" in found
         assert "-0.82 to +0.21" in found
@@ -132,3 +136,20 @@ def test_stages_without_a_file_show_what_was_counted() -> None:
     assert "10.3 M" in printed(counted, 80)
     assert "Only counted: no file was made" in printed(counted, 80)
     assert "MACs" in stage_figure(stages_of(counted), width=600)
+
+
+def test_a_notebook_draws_what_compress_returns(report: ValidationReport, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = QuantizationContract()
+    nothing: Any = None  # no program is drawn
+    made = Compressed(
+        program=nothing, float_program=nothing, contract=empty, record=report.compressed, golden=Golden(inputs={}, outputs={})
+    )
+    drawn = made._repr_html_()
+    assert drawn is not None
+    assert drawn.count("<svg") == 2
+    assert "sparse50" in drawn
+    assert "no gain" in drawn
+    page._environment.cache_clear()
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert "edgekit[report]" in (made._repr_html_() or "")
+    page._environment.cache_clear()
