@@ -266,10 +266,14 @@ class _Run:
         if not self.unread:
             return
         names = list(self.unread[0])
-        table = torch.stack([torch.stack([row[name].reshape(()).float() for name in names]) for row in self.unread])
-        first = self.course.batch - len(self.unread) + 1
+        first, rows = self.course.batch - len(self.unread) + 1, self.unread
+        if self.read_every == 1:
+            table = [[float(row[name]) for name in names] for row in rows]
+        else:
+            stacked = torch.stack([torch.stack([row[name].reshape(()).float() for name in names]) for row in rows])
+            table = self.processes.sum(stacked).tolist()
         self.unread = []
-        for at, values in enumerate(self.processes.sum(table).tolist()):
+        for at, values in enumerate(table):
             for name, value in zip(names, values, strict=True):
                 if name == "loss" and not math.isfinite(value):
                     raise self._not_finite(f"batch {first + at}: the loss is {value:.6g}")

@@ -64,7 +64,7 @@ class Optimization:
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         if self.training.clip_norm:
-            nn.utils.clip_grad_norm_(self.parameters, self.training.clip_norm, foreach=True)
+            _clip(self.parameters, self.training.clip_norm)
         if scaler is None:
             self.optimizer.step()
         else:
@@ -76,6 +76,13 @@ class Optimization:
     def rate(self) -> float:
         """Present rate of the first group."""
         return float(self.optimizer.param_groups[0]["lr"])
+
+
+def _clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
+    """As ``clip_grad_norm_``, for tensors of one type on one device: a third of its time, which counts for a small net."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp_(max=1.0))
 
 
 def rate_share(training: Training, step: int, step_count: int) -> float:
