@@ -60,11 +60,13 @@ class AwareTraining(Training):
 
     Args:
         learned_scales: Train the scales too (LSQ, arXiv:1902.08153); else they stay where calibration put them.
+        teacher: The task's dense model teaches: half the task's loss, and soft targets (arXiv:1503.02531) at temperature 4.
     """
 
     epochs: int = pydantic.Field(default=3, ge=1)
     learning_rate: float = pydantic.Field(default=1e-4, gt=0)
     learned_scales: bool = True
+    teacher: bool = False
 
 
 class Quantize(Step):
@@ -201,7 +203,7 @@ class Recipe(Record):
     ()
     >>> Recipe.parse_text("int9")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    edgekit.core.errors.RecipeError: Recipe 'int9': unknown word 'int9'; known words are none, int8, ... Did you mean 'int8'?
+    edgekit.core.errors.RecipeError: Recipe 'int9': unknown word 'int9'; known words are none, prune50, ... Did you mean 'int8'?
     """
 
     error: ClassVar[type[EdgekitError]] = RecipeError

@@ -13,12 +13,13 @@ from torch import nn
 
 from edgekit.compression.capture import capture
 from edgekit.compression.distill import RUNNER
+from edgekit.compression.quantize import RUNNER as QUANTIZE
 from edgekit.core.compressed import Compressed, StepRecord
 from edgekit.core.distillation import Distill, LossTerm
 from edgekit.core.errors import RecipeError, TaskError
 from edgekit.core.plugins import silent
 from edgekit.core.program import run_program
-from edgekit.core.recipe import Recipe
+from edgekit.core.recipe import AwareTraining, Quantize, Recipe
 from edgekit.core.task import Task
 from edgekit.core.training import Training
 
@@ -182,3 +183,18 @@ def test_distillation_after_quantization_is_refused() -> None:
     state = capture(task, recipe=Recipe(name="taught", steps=(Distill(),)))
     with pytest.raises(RecipeError, match=r"'distill' stands after quantization.*distill\+int8"):
         run(task, before=dataclasses.replace(state, module=None))
+
+
+def test_the_dense_model_may_teach_while_rounding_is_trained() -> None:
+    """With labels that are all wrong, who has a teacher stays nearer to the dense model."""
+    wrong = [(inputs, (classes + 1) % 3) for inputs, classes in make_task().training]  # type: ignore[union-attr]
+    task = make_task(training=wrong)
+    distances = []
+    for teacher in (False, True):
+        step = Quantize(training=AwareTraining(epochs=8, learning_rate=1e-2, teacher=teacher))
+        state = capture(task, recipe=Recipe(name="trained", steps=(step,)))
+        after, _ = QUANTIZE(state, step=step, task=task, progress=silent)
+        inputs = [(torch.from_numpy(row[None]),) for row in INPUTS[:16]]
+        answers = [torch.cat([run_program(program, row)[0] for row in inputs]) for program in (after.program, state.program)]
+        distances.append(nn.functional.mse_loss(*answers).item())
+    assert distances[1] < 0.8 * distances[0]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgekit.core.plugins import Progress
     from edgekit.core.task import Task
 
-__all__ = ["distill"]
+__all__ = ["dense_teacher", "distill"]
 
 
 def distill(
@@ -80,3 +80,19 @@ def distill(
     )
     train(trained, task, training, objective=objective, work=work, callbacks=callbacks, progress=progress)
     return trained.eval()
+
+
+def dense_teacher(student: nn.Module, task: Task, training: Training, *, work: Path | None = None) -> DistillationObjective:
+    """What a net is trained for that the task's dense model teaches with soft targets, at the defaults of a distill step.
+
+    Args:
+        student: The net that will be trained.
+        task: Its model is the teacher, a copy of it.
+        training: How long is trained.
+        work: Folder for kept answers.
+
+    Raises:
+        TaskError: The student answers other than the model.
+    """
+    teachers = [copy.deepcopy(task.build_model())]
+    return DistillationObjective(student, teachers, task, (KD(),), epochs=training.epochs, seed=training.seed, work=work)

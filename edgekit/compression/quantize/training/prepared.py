@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgekit.compression.distill.session import dense_teacher
 from edgekit.compression.quantize.calibrate.observe import Statistics
 from edgekit.compression.quantize.training.batch import BatchCall, choose_call
 from edgekit.compression.quantize.training.twin import build_twin, write_back
@@ -133,7 +134,8 @@ def learn(
     if step.training is None:
         raise RecipeError("Nothing to train: the recipe's quantize step has no 'training' table.")
     prepared = prepare(module, plan, statistics, {}, state=state, task=task, step=step)
-    trained = train(prepared, task, step.training, work=work, progress=progress, rates=_SCALE_RATES)
+    objective = dense_teacher(prepared, task, step.training, work=work) if step.training.teacher else None
+    trained = train(prepared, task, step.training, objective=objective, work=work, progress=progress, rates=_SCALE_RATES)
     details = {
         "losses": list(trained.losses),
         "training_batch_count": trained.batch_count,
