@@ -165,7 +165,7 @@ class FakeBench:
         self.macs_per_ms, self.likes, self.always_slower, self.calls = macs_per_ms, likes, always_slower, 0
 
     def size_bytes(self, state: Compressed, *, target: str) -> int:
-        return 4 * sum(tensor.numel() for tensor in state.program.state_dict.values())
+        return 100_000 + 4 * sum(tensor.numel() for tensor in state.program.state_dict.values())
 
     def _latency(self, state: Compressed) -> float:
         widths = [tensor.shape[0] for name, tensor in state.program.state_dict.items() if name.endswith("0.weight")]
@@ -203,6 +203,13 @@ def test_a_latency_is_met_with_as_little_pruning_as_it_takes(tmp_path: Path) -> 
     _, again, _ = run(step, work=tmp_path, bench=resumed)
     assert resumed.calls == 0
     assert count_macs(again.program) == count_macs(result.program)
+
+
+def test_the_size_that_goes_is_the_converted_files() -> None:
+    bench = FakeBench(macs_per_ms=1e5)
+    state, result, _ = run(bare(0.3, goal="size"), bench=bench)
+    share = bench.size_bytes(result, target="onnx") / bench.size_bytes(state, target="onnx")
+    assert 0.66 < share <= 0.7
 
 
 def test_a_latency_the_dense_file_meets_prunes_nothing() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Decision", "Measured", "decide"]
 
 _LATENCY_TRIALS = 6
+_SIZE_TRIALS = 3
 _LESS = (0.75, 0.5, 0.25)
 """Shares of the ratio that are tried when the pruned file is slower at every alignment."""
 
@@ -85,6 +86,13 @@ class Measured:
             write_text(self.path, json.dumps(self.trials))
         return timed
 
+    def size_share(self, removed: Mapping[str, int]) -> float:
+        """Bytes of the converted file without so many units, as a share of the dense one's."""
+        candidate = recapture(self.state, self.structure.without(removed), self.task)
+        target = self.structure.step.target
+        self.progress("prune: size of a converted file", 0, None)
+        return self.bench.size_bytes(candidate, target=target) / self.bench.size_bytes(self.state, target=target)
+
     def rows(self) -> tuple[dict[str, Any], ...]:
         """What was measured: MACs, latency, speed-up."""
         rows = []
@@ -117,6 +125,8 @@ def decide(structure: Structure, ratio: float | None, measured: Measured | None)
         found, remarks = _for_latency(structure, measured)
         return Decision(found, align, remarks, measured.rows())
     removed = structure.removed(ratio)
+    if measured is not None and structure.goal == "size":
+        ratio, removed = _for_size(structure, ratio, removed, measured)
     if measured is None or not structure.step.never_slower or not any(removed.values()):
         return Decision(removed, align)
     return _never_slower(structure, ratio, removed, measured)
@@ -150,6 +160,18 @@ def _for_latency(structure: Structure, measured: Measured) -> tuple[dict[str, in
         else:
             low = (trial, value)
     return removed, (f"{high[1]:.3g} ms of at most {bound:g} ms on {fastest.device} ({fastest.evidence})",)
+
+
+def _for_size(structure: Structure, ratio: float, removed: dict[str, int], measured: Measured) -> tuple[float, dict[str, int]]:
+    """What takes the asked share off the converted file: more of the weights, as the file holds other things too."""
+    trial = ratio
+    for _ in range(_SIZE_TRIALS):
+        gone = 1 - measured.size_share(removed)
+        if gone >= ratio:
+            break
+        trial *= ratio / max(gone, 0.01)
+        removed = structure.removed(trial)
+    return trial, removed
 
 
 def _never_slower(structure: Structure, ratio: float, removed: Mapping[str, int], measured: Measured) -> Decision:
