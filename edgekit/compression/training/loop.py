@@ -109,7 +109,7 @@ def train(
     if training.needs_validation:
         check_validation(task)
     trackers, aim = asked_trackers(), objective or TaskObjective(task)
-    with _kept(model), join_processes(training.mixed_precision, trackers=trackers, folder=work) as processes:
+    with _kept(model, aim), join_processes(training.mixed_precision, trackers=trackers, folder=work) as processes:
         batch_count = count_batches(task)
         job: dict[str, Any] = {
             "training": training.model_dump(mode="json"),
@@ -131,7 +131,7 @@ def train(
 
 
 @contextmanager
-def _kept(model: nn.Module) -> Iterator[None]:
+def _kept(model: nn.Module, objective: Objective) -> Iterator[None]:
     """Leave device, modes, threads, random numbers and settings as they were found; on a GPU, kernels are deterministic."""
     place = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     threads, before, cudnn = torch.get_num_threads(), Generators.now(), torch.backends.cudnn.deterministic
@@ -143,6 +143,7 @@ def _kept(model: nn.Module) -> Iterator[None]:
         for module, mode in modes.items():
             module.training = mode
         model.to(place)
+        objective.to(place)
         before.restore()
         torch.set_num_threads(threads)
         torch.backends.cudnn.deterministic = cudnn
