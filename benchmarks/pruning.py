@@ -10,8 +10,8 @@ those asked for; it is fine-tuned on the task's own loss. edgekit is ``prune`` a
 to that loss (a forward pass of the dense net a batch: the CPU seconds are in the results); ``align`` is 1, because the peer does
 not align. Fashion-MNIST is fine-tuned on its first 4,000 pictures. Answers are PyTorch's, on the
 whole evaluation data. No run sees it, but edgekit's defaults (each layer the same share, ``dense_weight`` 0.9) were settled with
-a few runs on these two tasks in view, so read the gain as that of the defaults on tasks like these. Each tool reaches the share of MACs by its own count, edgekit's
-without norms; ``macs_removed`` is Torch-Pruning's count for both.
+a few runs on these two tasks in view, so read the gain as that of the defaults on tasks like these. Each tool reaches the share
+of MACs by its own count, edgekit's without norms; ``macs_removed`` is Torch-Pruning's count for both.
 """
 
 from __future__ import annotations
