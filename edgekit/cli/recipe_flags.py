@@ -67,7 +67,8 @@ def _options() -> list[Callable[[Any], Any]]:
                help="For a distill step: FILE.py:NAME, a function that returns the net to train; or width0.5, depth0.5."),
         option("--latency-ms", type=click.FloatRange(min=0, min_open=True), metavar="MS",
                help="For the recipe prune: the converted file shall run in at most this time on the device."),
-        option("--criterion", metavar="NAME", help="For a prune step: what is removed first, e.g. l1, taylor, fpgm.  [default: l2]"),
+        option("--criterion", metavar="NAME",
+               help="For a prune step: what is removed first, e.g. l1, taylor, fpgm.  [default: l2]"),
         option("--measure/--no-measure", default=None,
                help="Measure the model after each step: metric, MACs, size and latency of its converted file."
                "  [default: where a step prunes or trains, or there are several]"),
