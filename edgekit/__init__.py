@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgekit.compression.distill.relations import CRD, RKD
     from edgekit.compression.distill.session import distill
     from edgekit.compression.quantize.training.session import finish_qat, prepare_qat
+    from edgekit.compression.training.callbacks import Callback
     from edgekit.core.artifact import Artifact, ExportOptions
     from edgekit.core.compressed import Compressed
     from edgekit.core.contract import QuantizationContract
@@ -48,6 +49,7 @@ _HOMES = {
     "Auto": "core.recipe",
     "AwareTraining": "core.recipe",
     "CRD": "compression.distill.relations",
+    "Callback": "compression.training.callbacks",
     "Compressed": "core.compressed",
     "DKD": "compression.distill.logits",
     "DeviceProfile": "core.profile",
@@ -91,6 +93,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "Auto",
     "AwareTraining",
     "CRD",
+    "Callback",
     "Compressed",
     "DKD",
     "DeviceProfile",

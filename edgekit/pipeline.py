@@ -128,7 +128,7 @@ def compress(
             state = _with_stages(state, meter.finish())
     if output is None or work is None:
         return state
-    saved = _save_run(state, output, source=task.source)
+    saved = _save_run(state, output, source=task.source, work=work)
     shutil.rmtree(work, ignore_errors=True)
     return saved
 
@@ -139,7 +139,7 @@ def _with_stages(state: Compressed, stages: Sequence[Stage]) -> Compressed:
     return dataclasses.replace(state, record=state.record.replace(history=history))
 
 
-def _save_run(state: Compressed, output: Path, *, source: Path | None) -> Compressed:
+def _save_run(state: Compressed, output: Path, *, source: Path | None, work: Path | None = None) -> Compressed:
     with writing_folder(output) as temporary:
         run, recipe = RunFolder(temporary), state.recipe
         Manifest(
@@ -152,6 +152,8 @@ def _save_run(state: Compressed, output: Path, *, source: Path | None) -> Compre
             versions=tool_versions(),
         ).write_json(run.manifest_path)
         write_text(temporary / "recipe.toml", recipe.to_toml())
+        if work is not None:
+            run.keep_metrics(work)
         state = state.save(run.compressed)
         run.record_stage("compress", digest=sha256(run.compressed / "compressed.json"))
     return dataclasses.replace(state, folder=RunFolder(output).compressed)

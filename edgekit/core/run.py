@@ -8,6 +8,7 @@
       compressed/             see :mod:`edgekit.core.compressed`
       artifacts/onnx/         artifact.json and the file; ``onnx-float32`` is the float baseline
       validation/host/        per-device results and raw arrays
+      training/               metrics of each step that trained, one JSON line an epoch
       report.json report.html
       log.txt                 what the frameworks said
 """
@@ -17,13 +18,13 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import platform
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from edgekit.core.artifact import Artifact
 from edgekit.core.errors import EdgekitError, IntegrityError, OutputError, UsageError
-from edgekit.core.files import write_text
 from edgekit.core.model import Record
 
 __all__ = ["Manifest", "RunFolder", "StageRecord", "tool_versions"]
@@ -132,9 +133,12 @@ class RunFolder:
         done = StageRecord(stage=stage, finished=now(), sha256=digest)
         manifest.replace(stages=(*kept, done)).write_json(self.manifest_path)
 
-    def write_note(self, name: str, text: str) -> None:
-        """Write a small text file into the run."""
-        write_text(self.path / name, text)
+    def keep_metrics(self, work: Path) -> None:
+        """Copy the metrics of trainings, ``STEP/.../metrics.jsonl`` below ``work``, into the run."""
+        for file in sorted(work.rglob("metrics.jsonl")):
+            target = self.path / "training" / file.relative_to(work)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
 
 
 def now() -> str:
