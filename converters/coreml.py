@@ -78,11 +78,14 @@ class CoreMLConverter:
             ConversionError: coremltools refused the program.
         """
         from edgekit.converters.coreml_report import read_contract
+        from edgekit.converters.coreml_sparse import sparse_weights, store_sparse
 
         ios = _lowest_ios(compressed, options)
         inputs, outputs = _edges(compressed)
         with quiet_coremltools():
             model = _convert(compressed, inputs, outputs, options, ios)
+            sparse = sparse_weights(compressed.program)
+            model = store_sparse(model) if sparse else model
             path = _write(model, output / "model.mlpackage", compressed)
             report = read_contract(path, compressed.contract, biases=_biases(compressed), folded=_same_integers(compressed))
         return Artifact(
@@ -98,7 +101,7 @@ class CoreMLConverter:
             contract_report=report,
             versions=tool_versions(),
             options=options,
-            notes=_notes(compressed, options, ios),
+            notes=(*_notes(compressed, options, ios), *([f"Stored as mask and values: {', '.join(sparse)}."] if sparse else [])),
         )
 
 

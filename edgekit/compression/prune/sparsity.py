@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["WHERE_IT_HELPS", "masks", "sparsify"]
 
 WHERE_IT_HELPS = {
-    "coreml": "files get smaller: sparse weights are stored as a bit mask and the values left (iOS 16 and later)",
+    "coreml": "float files get smaller: weights with 40 % zeros or more are stored as a bit mask and the values left;"
+    " int8 weights are not",
     "onnx": "neither smaller nor faster: ONNX Runtime stores and computes dense weights; a compressed download is smaller",
     "tflite": "neither smaller nor faster: the file stores dense weights; a compressed download is smaller",
 }
