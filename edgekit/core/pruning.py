@@ -15,8 +15,8 @@ __all__ = ["Prune", "PruneGoal", "PruneScope", "Sparsify"]
 PruneGoal = Literal["macs", "parameters", "size", "channels"]
 PruneScope = Literal["global", "layer", "sensitivity"]
 
-_WORD = re.compile(r"prune(?:(\d{1,2})(?:-(channels|parameters|size))?)?")
-_SPARSE = re.compile(r"sparse(\d{1,2})")
+_WORD = re.compile(r"prune(?:(\d{1,3})(?:-(channels|parameters|size))?)?")
+_SPARSE = re.compile(r"sparse(\d{1,3})")
 
 
 class Prune(Step):
