@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit import registry
 from edgekit.conversion import convert_apart
@@ -30,6 +30,10 @@ from edgekit.core.sensitivity import SensitivityReport
 from edgekit.core.stages import Stage, is_worth_measuring
 from edgekit.core.task import Task, load_task
 from edgekit.core.validation import ValidationReport
+
+if TYPE_CHECKING:
+    from edgekit.device_tests.bench import DeviceBench
+    from edgekit.device_tests.stages import StageMeter
 
 __all__ = [
     "Artifacts",
@@ -100,37 +104,44 @@ def compress(
         EdgekitError: What the model, the data or a step does not allow.
     """
     from edgekit import report  # noqa: F401  lets notebooks draw the result
-    from edgekit.compression.capture import capture
     from edgekit.device_tests.bench import DeviceBench
     from edgekit.device_tests.stages import StageMeter
 
     plan = read_recipe(recipe)
     if output is not None:
         RunFolder(output).check_free(force=force)
-    runners = registry.step_runners()
     work = None if output is None else output.with_name(f"{output.name}.partial")
     with closing(DeviceBench(work / "bench" if work else None)) as bench:
         meter = None
         if is_worth_measuring(plan) if measure is None else measure:
             kept = work / "stages" if work else None
             meter = StageMeter(bench, task, target=target, device=device, folder=kept, progress=progress)
-        progress("capture", 0, None)
-        state = capture(task, recipe=plan)
-        if meter is not None:
-            meter.add(state, label="dense")
-        for at, step in enumerate(plan.steps):
-            place = work / f"{at}-{step.kind}" if work else None
-            state, done = runners[step.kind](state, step=step, task=task, progress=progress, work=place, bench=bench)
-            state = dataclasses.replace(state, record=state.record.replace(history=(*state.record.history, done)))
-            if meter is not None:
-                meter.add(state, label=step.word())
-        if meter is not None:
-            state = _with_stages(state, meter.finish())
+        state = _carry_out(plan, task, bench=bench, meter=meter, work=work, progress=progress)
     if output is None or work is None:
         return state
     saved = _save_run(state, output, source=task.source, work=work)
     shutil.rmtree(work, ignore_errors=True)
     return saved
+
+
+def _carry_out(
+    plan: Recipe, task: Task, *, bench: DeviceBench, meter: StageMeter | None, work: Path | None, progress: Progress
+) -> Compressed:
+    """Capture, then one step after another; each result is put on the meter, where there is one."""
+    from edgekit.compression.capture import capture
+
+    runners = registry.step_runners()
+    progress("capture", 0, None)
+    state = capture(task, recipe=plan)
+    if meter is not None:
+        meter.add(state, label="dense")
+    for at, step in enumerate(plan.steps):
+        place = work / f"{at}-{step.kind}" if work else None
+        state, done = runners[step.kind](state, step=step, task=task, progress=progress, work=place, bench=bench)
+        state = dataclasses.replace(state, record=state.record.replace(history=(*state.record.history, done)))
+        if meter is not None:
+            meter.add(state, label=step.word())
+    return state if meter is None else _with_stages(state, meter.finish())
 
 
 def _with_stages(state: Compressed, stages: Sequence[Stage]) -> Compressed:
