@@ -12,16 +12,14 @@ replaced by the contract's integers (or float16 values) and the target's own ope
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgekit.core.program import register_operators
+from edgekit.converters.program_edit import copied_graph, rebuilt
 from edgekit.core.recipe import Precision
 
 if TYPE_CHECKING:
-    from torch.export import ExportedProgram
     from torch.fx import Graph, Node
 
     from edgekit.core.compressed import Compressed
@@ -117,7 +115,7 @@ def plain_weights(
     entries = [entry for entry in compressed.contract.parameters if entry.role == "weight" and wanted(entry)]
     if not entries:
         return compressed, ()
-    program, graph_module = compressed.program, _copy_of(compressed.program)
+    program, graph_module = compressed.program, copied_graph(compressed.program)
     signature, graph = program.graph_signature, graph_module.graph
     buffers = {**signature.inputs_to_buffers, **signature.inputs_to_parameters, **signature.inputs_to_lifted_tensor_constants}
     state = dict(program.state_dict)
@@ -131,7 +129,7 @@ def plain_weights(
         found.append(SmallWeight(entry, buffer, constants[buffer].detach().numpy(), decoded.numpy()))
         state[buffer] = decoded
     _bypass(graph, _DYNAMIC_QUANTIZE, lambda node: True)  # noqa: ARG005
-    return dataclasses.replace(compressed, program=_updated(program, graph_module, state)), tuple(found)
+    return dataclasses.replace(compressed, program=rebuilt(program, graph_module, state)), tuple(found)
 
 
 def without_types(compressed: Compressed, types: Iterable[str]) -> Compressed:
@@ -139,41 +137,10 @@ def without_types(compressed: Compressed, types: Iterable[str]) -> Compressed:
     dropped = set(types)
     if not any(entry.dtype in dropped for entry in compressed.contract.activations):
         return compressed
-    graph_module = _copy_of(compressed.program)
+    graph_module = copied_graph(compressed.program)
     _bypass(graph_module.graph, _QUANTIZE, lambda node: str(node.args[5]).removeprefix("torch.") in dropped)
-    program = _updated(compressed.program, graph_module, dict(compressed.program.state_dict))
+    program = rebuilt(compressed.program, graph_module, dict(compressed.program.state_dict))
     return dataclasses.replace(compressed, program=program)
-
-
-def _copy_of(program: ExportedProgram) -> Any:
-    register_operators()
-    made = copy.deepcopy(program.graph_module)
-    for old, new in zip(program.graph.nodes, made.graph.nodes, strict=True):
-        new.name = old.name  # a copy renames what is also the name of something in Python, like "input"
-    return made
-
-
-def _updated(program: ExportedProgram, graph_module: Any, state: dict[str, Any]) -> ExportedProgram:
-    from torch.export import ExportedProgram
-
-    graph_module.graph.lint()
-    graph_module.recompile()
-    signature = copy.deepcopy(program.graph_signature)
-    (before,) = (node for node in program.graph.nodes if node.op == "output")
-    (after,) = (node for node in graph_module.graph.nodes if node.op == "output")
-    for old, new in zip(before.all_input_nodes, after.all_input_nodes, strict=True):
-        signature.replace_all_uses(old.name, new.name)
-    return ExportedProgram(
-        root=graph_module,
-        graph=graph_module.graph,
-        graph_signature=signature,
-        state_dict=state,
-        range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph,
-        example_inputs=program.example_inputs,
-        constants=program.constants,
-        verifiers=program.verifiers,
-    )
 
 
 def _restore(graph: Graph, source: Node, values: dict[Any, Any]) -> Any:

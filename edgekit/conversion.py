@@ -44,14 +44,19 @@ def convert_apart(
 
 def convert_in_worker(*, target: str, compressed: str, output: str, as_float: bool, options: dict[str, Any]) -> str:
     """Worker side of :func:`convert_apart`."""
+    from edgekit.converters.preparation import prepare
+
     place, folder = Path(compressed), Path(output)
     state = Compressed.load(place)
     converter = registry.converter(target)
     choices = ExportOptions.parse(options, source="export options")
     try:
-        artifact = converter.convert(state.as_float() if as_float else state, output=folder, options=choices)
+        given, rewrites = prepare(state.as_float() if as_float else state, target=target, options=choices)
+        artifact = converter.convert(given, output=folder, options=choices)
         made_from = sha256(place / "compressed.json")
-        artifact = artifact.replace(is_baseline=as_float or not state.is_changed, source_sha256=made_from, options=choices)
+        artifact = artifact.replace(
+            is_baseline=as_float or not state.is_changed, source_sha256=made_from, options=choices, rewrites=rewrites
+        )
         artifact.save(folder)
     except Exception:
         check_room(folder)  # frameworks have many words for a full disk

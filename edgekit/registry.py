@@ -10,9 +10,9 @@ from typing import cast
 
 from edgekit.core.entry_points import load, names
 from edgekit.core.errors import MissingExtraError
-from edgekit.core.plugins import Converter, Framework, Runtime, StepRunner, Transport
+from edgekit.core.plugins import Converter, Framework, Runtime, Source, StepRunner, Transport
 
-__all__ = ["converter", "missing_module", "names", "require", "runtime", "step_runners", "transport"]
+__all__ = ["converter", "missing_module", "names", "require", "runtime", "sources", "step_runners", "transport"]
 
 
 def converter(name: str) -> Converter:
@@ -28,6 +28,11 @@ def runtime(name: str) -> Runtime:
 def transport(name: str) -> type[Transport]:
     """The transport class called ``name``, e.g. ``"local"``."""
     return cast("type[Transport]", load("transports", name))
+
+
+def sources() -> dict[str, Source]:
+    """All sources of models by name, in the order in which they are asked whether they recognise a file."""
+    return {name: cast("Source", load("sources", name)) for name in names("sources")}
 
 
 def step_runners() -> dict[str, StepRunner]:

@@ -13,7 +13,7 @@ from edgekit.core.files import sha256
 from edgekit.core.model import Record
 from edgekit.core.tensors import TensorSpec
 
-__all__ = ["Artifact", "ExportOptions"]
+__all__ = ["Artifact", "ExportOptions", "RewriteRecord"]
 
 
 class ExportOptions(Record):
@@ -32,6 +32,22 @@ class ExportOptions(Record):
     activation_type: Literal["uint8", "int8"] = "uint8"
     minimum_ios_version: Literal[15, 16, 17, 18] | None = None
     compute_precision: Literal["float16", "float32"] = "float32"
+
+
+class RewriteRecord(Record):
+    """A rewrite of the program that a target needed before conversion.
+
+    Args:
+        name: What was done, e.g. ``"adaptive-max-pool-to-slices"``.
+        count: In how many places.
+        because: What the vendor's converter does without it.
+        largest_error: Of all rewrites together: largest difference on the golden inputs, relative to the largest output.
+    """
+
+    name: str
+    count: int
+    because: str
+    largest_error: float = 0.0
 
 
 class Artifact(Record):
@@ -56,6 +72,7 @@ class Artifact(Record):
         versions: Tool versions that made it.
         options: The export options used.
         notes: What a user should know (ops that stayed float, fallbacks taken).
+        rewrites: What was rewritten so that the vendor's converter takes the program.
     """
 
     schema_version: Literal[1] = 1
@@ -76,6 +93,7 @@ class Artifact(Record):
     versions: dict[str, str] = {}
     options: ExportOptions = ExportOptions()
     notes: tuple[str, ...] = ()
+    rewrites: tuple[RewriteRecord, ...] = ()
 
     @property
     def label(self) -> str:

@@ -16,12 +16,13 @@ from edgekit.core.tensors import TensorSpec
 if TYPE_CHECKING:
     from edgekit.core.compressed import Compressed, StepRecord
     from edgekit.core.contract import QuantizationContract
+    from edgekit.core.source import ImportedModel, SourceOptions
     from edgekit.core.stages import TimedProgram
     from edgekit.core.step import Step
     from edgekit.core.task import Task
     from edgekit.core.tensors import Array
 
-__all__ = ["Bench", "Converter", "Framework", "Progress", "Runtime", "Session", "StepRunner", "Transport", "silent"]
+__all__ = ["Bench", "Converter", "Framework", "Progress", "Runtime", "Session", "Source", "StepRunner", "Transport", "silent"]
 
 Progress = Callable[[str, int, int | None], None]
 """``progress(what, done, total)``: called as long work advances; ``total`` is None where it is not known."""
@@ -54,6 +55,25 @@ class Converter(Framework, Protocol):
         Raises:
             UnsupportedOpError: Names the operator, its layer and what to do.
             ConversionError: The framework refused the program.
+        """
+        ...
+
+
+@runtime_checkable
+class Source(Framework, Protocol):
+    """Model file -> program. ``read`` is called in a confined worker process; only ``recognises`` in the caller's own."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a file or folder is of this kind, by its name and its first bytes; it is not parsed."""
+        ...
+
+    def read(self, path: Path, *, options: SourceOptions) -> ImportedModel:
+        """Read the file.
+
+        Raises:
+            IntegrityError: The file is damaged, hostile, or not what its name says.
+            UnsupportedOpError: It holds an operator that has no counterpart; names it and its node.
+            UsageError: The file leaves open what the options must say.
         """
         ...
 

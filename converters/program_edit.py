@@ -1,0 +1,199 @@
+"""Changing an exported program without touching the one that was given.
+
+::
+
+    edit = ProgramEdit(program)
+    for node in edit.find("aten.adaptive_max_pool2d.default"):
+        edit.replace(node, build)          # build(*arguments): the same function in other operators
+    program = edit.finish()
+
+Names of all other nodes stay, since the quantization contract and the provenance of tensors refer to them.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from edgekit.core.program import register_operators
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+    from torch.fx import Graph, GraphModule, Node
+
+__all__ = ["ProgramEdit", "copied_graph", "rebuilt"]
+
+
+class ProgramEdit:
+    """A copy of a program's graph that can be changed, and made a program again.
+
+    Args:
+        program: Left as it is.
+    """
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self._program = program
+        self.module = copied_graph(program)
+        self.graph = self.module.graph
+        self.graph.eliminate_dead_code()  # a part of a tuple that nothing reads would look as if it were needed
+        self._state: dict[str, Any] = dict(program.state_dict)
+        self._signature = copy.deepcopy(program.graph_signature)
+
+    def find(self, *operators: str) -> Iterator[Node]:
+        """Nodes that call one of some operators (``"aten.add.Tensor"``), in order; the graph may be changed meanwhile."""
+        for node in list(self.graph.nodes):
+            if node.op == "call_function" and str(node.target) in operators:
+                yield node
+
+    def constant(self, value: torch.Tensor, *, name: str) -> Node:
+        """A node that stands for a constant tensor; it becomes a buffer of the program."""
+        from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
+
+        specs = self._signature.input_specs
+        placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
+        taken = {*self._state, *(node.name for node in self.graph.nodes)}
+        key = next(key for key in (f"{name}_{number}" for number in range(len(taken) + 1)) if key not in taken)
+        at = next((index for index, spec in enumerate(specs) if spec.kind is InputKind.USER_INPUT), len(specs))
+        before = placeholders[at] if at < len(placeholders) else next(n for n in self.graph.nodes if n.op != "placeholder")
+        with self.graph.inserting_before(before):
+            node = self.graph.placeholder(key)
+        node.name = key
+        node.meta["val"] = self._fake(value)
+        specs.insert(at, InputSpec(InputKind.BUFFER, TensorArgument(node.name), key, persistent=True))
+        self._state[key] = value.detach().clone()
+        return node
+
+    def replace(self, node: Node, build: Callable[..., Any]) -> None:
+        """Put what ``build`` computes in place of a node.
+
+        Args:
+            node: A call; its value is a tensor or a tuple of tensors.
+            build: Called with the node's arguments (tensors for nodes); written with torch operators only. Its result has
+                the shapes and dtypes of the node's.
+        """
+        traced, sources = self._trace(node, build)
+        values: dict[Any, Any] = dict(zip((n for n in traced.graph.nodes if n.op == "placeholder"), sources, strict=True))
+        with self.graph.inserting_before(node):
+            for made in traced.graph.nodes:
+                if made.op == "get_attr":
+                    values[made] = self.constant(getattr(traced, made.target), name="rewritten")
+                elif made.op == "call_function":
+                    values[made] = new = self.graph.node_copy(made, lambda source: values[source])
+                    new.meta = {**_origin(node), "val": made.meta.get("val")}
+        (result,) = next(n for n in traced.graph.nodes if n.op == "output").args
+        self._hand_over(node, result, values)
+
+    def finish(self) -> ExportedProgram:
+        """The changed program; nodes nothing reads are left out."""
+        self.graph.eliminate_dead_code()
+        return rebuilt(self._program, self.module, self._state, signature=self._signature)
+
+    def _trace(self, node: Node, build: Callable[..., Any]) -> tuple[GraphModule, list[Node]]:
+        import torch
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        sources = list(node.all_input_nodes)
+        number: Any = lambda source: _Position(sources.index(source))  # noqa: E731
+        arguments = torch.fx.node.map_arg((node.args, node.kwargs), number)
+
+        def call(*values: Any) -> Any:
+            args, kwargs = _filled(arguments, values)
+            return build(*args, **kwargs)
+
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            traced = make_fx(call, pre_dispatch=True)(*(source.meta["val"] for source in sources))
+        traced.graph.eliminate_dead_code()
+        return traced, sources
+
+    def _hand_over(self, node: Node, result: Any, values: dict[Any, Any]) -> None:
+        """Let the readers of ``node`` read the new values."""
+        import operator
+
+        name = node.name
+        if isinstance(result, tuple | list):
+            for user in list(node.users):
+                if user.target is not operator.getitem:
+                    raise TypeError(f"'{user}' reads the tuple '{node}' whole.")
+                user.replace_all_uses_with(values[result[int(user.args[1])]])  # type: ignore[arg-type]
+                self.graph.erase_node(user)
+            self.graph.erase_node(node)
+            return
+        made = values[result]
+        node.replace_all_uses_with(made)
+        self.graph.erase_node(node)
+        if made.op == "call_function" and result.op == "call_function":
+            made.name = name
+
+    def _fake(self, value: torch.Tensor) -> Any:
+        for node in self.graph.nodes:
+            mode = getattr(node.meta.get("val"), "fake_mode", None)
+            if mode is not None:
+                return mode.from_tensor(value, static_shapes=True)
+        return value
+
+
+class _Position:
+    """Stands for the n-th tensor argument of a node."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+def _filled(structure: Any, values: tuple[Any, ...]) -> Any:
+    if isinstance(structure, _Position):
+        return values[structure.index]
+    if isinstance(structure, dict):
+        return {key: _filled(value, values) for key, value in structure.items()}
+    if isinstance(structure, tuple | list):
+        filled = [_filled(value, values) for value in structure]
+        return tuple(filled) if type(structure) is tuple else filled
+    return structure
+
+
+def _origin(node: Node) -> dict[str, Any]:
+    """What says where in the user's model a node comes from."""
+    return {key: node.meta[key] for key in ("nn_module_stack", "stack_trace", "source_fn_stack") if key in node.meta}
+
+
+def copied_graph(program: ExportedProgram) -> GraphModule:
+    """A copy of a program's graph whose nodes keep their names."""
+    register_operators()
+    made: GraphModule = copy.deepcopy(program.graph_module)
+    for old, new in zip(program.graph.nodes, made.graph.nodes, strict=True):
+        new.name = old.name  # a copy renames what is also the name of something in Python, like "input"
+    return made
+
+
+def rebuilt(
+    program: ExportedProgram, graph_module: GraphModule, state: dict[str, Any], *, signature: Any = None
+) -> ExportedProgram:
+    """A program of a changed graph, with the other things of ``program``."""
+    from torch.export import ExportedProgram
+
+    graph_module.graph.lint()
+    graph_module.recompile()
+    signature = signature or copy.deepcopy(program.graph_signature)
+    for old, new in zip(_results(program.graph), _results(graph_module.graph), strict=True):
+        signature.replace_all_uses(old, new)
+    return ExportedProgram(
+        root=graph_module,
+        graph=graph_module.graph,
+        graph_signature=signature,
+        state_dict=state,
+        range_constraints=program.range_constraints,
+        module_call_graph=program.module_call_graph,
+        example_inputs=program.example_inputs,
+        constants=program.constants,
+        verifiers=program.verifiers,
+    )
+
+
+def _results(graph: Graph) -> list[str]:
+    """Names of the nodes a graph returns, one for each output."""
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    returned: Any = output.args[0]
+    return [value.name for value in returned if hasattr(value, "name")]

@@ -1,0 +1,1 @@
+"""Model file -> program, one file per format. See :class:`edgekit.core.plugins.Source`."""
