@@ -27,7 +27,7 @@ from edgekit.core.stored import Arithmetic, Grid, Kernel, StoredConstant, Stored
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["read_file"]
+__all__ = ["StoredGraph", "read_file"]
 
 _DATA = {
     "CONV_2D": 0, "CONV_3D": 0, "DEPTHWISE_CONV_2D": 0, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 2, "BATCH_MATMUL": 0,
@@ -48,7 +48,7 @@ def read_file(data: bytes) -> StoredFile:
     Args:
         data: The .tflite file; a runtime has accepted it (the schema's readers do not verify).
     """
-    file = _File(data)
+    file = StoredGraph(data)
     return StoredFile(
         constants=tuple(file.constants.values()),
         grids=file.grids(),
@@ -58,7 +58,7 @@ def read_file(data: bytes) -> StoredFile:
     )
 
 
-class _File:
+class StoredGraph:
     """The first subgraph of a file.
 
     Args:
