@@ -202,7 +202,7 @@ def _series(arrays: Mapping[str, Array], label: str, *, preemption_count: int) -
 
 def _shipped(artifact: Artifact) -> Artifact:
     """The artifact's record with the path it has inside a job folder; what lies beside it does not travel."""
-    return artifact.replace(path=Path(artifact.label, artifact.path.name), companions={})
+    return artifact.replace(path=Path(artifact.label, artifact.path.name), companions={}, selftest=None)
 
 
 def _memory_limit() -> int:

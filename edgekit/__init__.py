@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edgekit.core.task import Task, load_task
     from edgekit.core.validation import ValidationReport
     from edgekit.device_tests.audit import audit
+    from edgekit.golden import selftest
     from edgekit.pareto import sweep
     from edgekit.pipeline import check_calibration, check_exactness, compress, export, sensitivity, validate
 
@@ -81,6 +82,7 @@ _HOMES = {
     "finish_qat": "compression.quantize.training.session",
     "load_task": "core.task",
     "prepare_qat": "compression.quantize.training.session",
+    "selftest": "golden",
     "sensitivity": "pipeline",
     "sweep": "pareto",
     "top1": "core.metric",
@@ -126,6 +128,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "finish_qat",
     "load_task",
     "prepare_qat",
+    "selftest",
     "sensitivity",
     "sweep",
     "top1",

@@ -10,6 +10,7 @@ from edgekit.core import worker
 from edgekit.core.artifact import ExportOptions
 from edgekit.core.compressed import Compressed
 from edgekit.core.files import check_room, sha256
+from edgekit.golden import add_selftest
 
 __all__ = ["convert_apart", "convert_in_worker"]
 
@@ -57,6 +58,7 @@ def convert_in_worker(*, target: str, compressed: str, output: str, as_float: bo
         artifact = artifact.replace(
             is_baseline=as_float or not state.is_changed, source_sha256=made_from, options=choices, rewrites=rewrites
         )
+        artifact = add_selftest(artifact, given.golden, folder=folder)
         artifact.save(folder)
     except Exception:
         check_room(folder)  # frameworks have many words for a full disk

@@ -68,6 +68,8 @@ class Artifact(Record):
         preprocessing: The task's own preprocessing description, passed through.
         contract_report: What became of every contract entry, read back from the bytes.
         companions: Other files made with it: name -> path (e.g. ``"ort"`` and its operator config).
+        selftest: Folder of its golden self-test (:mod:`edgekit.core.selftest`); None where it has none.
+        selftest_sha256: Digest of that folder.
         source_sha256: Digest of the compressed program's record it was made from.
         versions: Tool versions that made it.
         options: The export options used.
@@ -89,6 +91,8 @@ class Artifact(Record):
     preprocessing: dict[str, Any] = {}
     contract_report: ContractReport = ContractReport()
     companions: dict[str, Path] = {}
+    selftest: Path | None = None
+    selftest_sha256: str = ""
     source_sha256: str = ""
     versions: dict[str, str] = {}
     options: ExportOptions = ExportOptions()
@@ -104,14 +108,16 @@ class Artifact(Record):
     def save(self, folder: Path) -> None:
         """Write ``artifact.json`` into ``folder``, with paths relative to it."""
         relative = {name: path.relative_to(folder) for name, path in self.companions.items()}
-        self.replace(path=self.path.relative_to(folder), companions=relative).write_json(folder / "artifact.json")
+        selftest = self.selftest.relative_to(folder) if self.selftest else None
+        stored = self.replace(path=self.path.relative_to(folder), companions=relative, selftest=selftest)
+        stored.write_json(folder / "artifact.json")
 
     @classmethod
     def load(cls, folder: Path) -> Artifact:
-        """Read ``artifact.json`` and check that the file still is what was recorded.
+        """Read ``artifact.json`` and check that the file, and its self-test, still are what was recorded.
 
         Raises:
-            IntegrityError: The file is missing, or its digest differs.
+            IntegrityError: The file is missing, or a digest differs.
         """
         record = cls.read_json(folder / "artifact.json")
         path = folder / record.path
@@ -123,4 +129,8 @@ class Artifact(Record):
                 f"{path} has sha256 {found[:16]}…, but {record.sha256[:16]}… was recorded when it was made."
                 " The file was changed or damaged; export again."
             )
-        return record.replace(path=path, companions={name: folder / p for name, p in record.companions.items()})
+        selftest = folder / record.selftest if record.selftest else None
+        if selftest is not None and (not selftest.is_dir() or sha256(selftest) != record.selftest_sha256):
+            raise IntegrityError(f"{selftest} is missing or was changed since it was made. Export again.")
+        companions = {name: folder / place for name, place in record.companions.items()}
+        return record.replace(path=path, companions=companions, selftest=selftest)

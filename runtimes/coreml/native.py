@@ -69,6 +69,8 @@ class NativeRuntime:
     modules = ("coremltools",)
     hides = ("tensorflow", "onnx", "onnxruntime", "keras", "ai_edge_litert", "litert_torch")
     target = "coreml"
+    systems = ("Darwin",)
+    """Operating systems it works on."""
 
     def version(self) -> str:
         """Versions of macOS, whose Core ML runs the model, and coremltools."""
