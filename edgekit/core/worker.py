@@ -2,7 +2,8 @@
 
 The child is ``python -m edgekit.core.worker JOB``: it hides the modules it must not import, calls one function with
 JSON arguments, and writes one JSON answer. Its output goes to a log file. The parent enforces time and
-memory limits and ends the child's whole process group.
+memory limits and ends the child's whole process group. A confined child (:class:`~edgekit.core.confinement.Confinement`)
+gives up its rights before it imports the function's module.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgekit.core import errors
+from edgekit.core.confinement import Confinement, confine
 from edgekit.core.errors import EdgekitError, MissingExtraError, WorkerError
 from edgekit.core.files import write_text
 
 __all__ = ["call"]
 
-_POLL_S = 0.02
+_POLL_S = 0.05
+_ANSWER_BYTES = 64 * 2**20
+"""Largest answer that is read; a child that was taken over may write anything."""
 
 
 def call(
@@ -40,6 +44,7 @@ def call(
     memory_bytes: int | None = None,
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
+    confined: Confinement | None = None,
 ) -> Any:
     """Call ``package.module:function`` in a new process and return its JSON answer.
 
@@ -52,6 +57,8 @@ def call(
         memory_bytes: Limit on the resident memory of the child and its children.
         environment: Variables added to the child's environment.
         log: File its output is appended to; a temporary one where None.
+        confined: What is left to it where it opens somebody else's file; it also sets the limit on memory where that is None.
+            Its home and its temporary folder are then a folder of its own, which is gone afterwards.
 
     Raises:
         EdgekitError: Whatever edgekit error the function raised.
@@ -59,24 +66,39 @@ def call(
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-worker-") as scratch:
         job, answer = Path(scratch, "job.json"), Path(scratch, "answer.json")
-        write_text(job, json.dumps({"function": function, "arguments": dict(arguments), "hides": hides, "answer": str(answer)}))
+        order = {"function": function, "arguments": dict(arguments), "hides": hides, "answer": str(answer)}
+        variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+        if confined is not None:
+            order["confined"] = confined.model_dump(mode="json")
+            memory_bytes = memory_bytes or confined.memory_limit_bytes
+            variables |= {name: scratch for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "KERAS_HOME")}
+        write_text(job, json.dumps(order))
         log = log or Path(scratch, "log.txt")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             output.write(f"\n--- {what} ---\n".encode())
             output.flush()
             start = output.tell()
-            code = _run(job, what, output, timeout_s=timeout_s, memory_bytes=memory_bytes, environment=environment)
-        if not answer.exists():
-            raise WorkerError(f"The worker {what} {_death(code)}. Last words: {_last_words(log, start)}")
-        return _unpack(json.loads(answer.read_text(encoding="utf-8")), what)
+            code = _run(job, what, output, timeout_s=timeout_s, memory_bytes=memory_bytes, variables=variables)
+        return _unpack(_read_answer(answer, f"The worker {what} {_death(code)}. Last words: {_last_words(log, start)}"), what)
+
+
+def _read_answer(path: Path, death: str) -> dict[str, Any]:
+    if not path.is_file() or path.is_symlink() or path.stat().st_size > _ANSWER_BYTES:
+        raise WorkerError(death)
+    try:
+        answer = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as reason:
+        raise WorkerError(death) from reason
+    if not isinstance(answer, dict):
+        raise WorkerError(death)
+    return answer
 
 
 def _run(
-    job: Path, what: str, output: IO[bytes], *, timeout_s: float, memory_bytes: int | None, environment: Mapping[str, str] | None
+    job: Path, what: str, output: IO[bytes], *, timeout_s: float, memory_bytes: int | None, variables: Mapping[str, str]
 ) -> int:
     command = [sys.executable, "-m", "edgekit.core.worker", str(job)]
-    variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=variables, start_new_session=True
     )
@@ -116,17 +138,18 @@ def _death(code: int) -> str:
 
 def _last_words(log: Path, start: int) -> str:
     with log.open("rb") as stream:
-        stream.seek(start)
-        lines = [line for line in stream.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return " | ".join(lines[-3:]) or "(none)"
+        stream.seek(max(start, stream.seek(0, os.SEEK_END) - 4096))
+        text = stream.read().decode("utf-8", "replace")
+    lines = ["".join(letter for letter in line if letter.isprintable()) for line in text.splitlines()]  # no escape sequences
+    return " | ".join([line.strip() for line in lines if line.strip()][-3:]) or "(none)"
 
 
 def _unpack(answer: dict[str, Any], what: str) -> Any:
     if "value" in answer:
         return answer["value"]
-    kind, message = answer["error"], answer["message"]
+    kind, message = str(answer.get("error")), str(answer.get("message"))
     if kind == "MissingExtraError":
-        raise MissingExtraError(answer["extra"], module=answer["module"])
+        raise MissingExtraError(str(answer.get("extra")), module=str(answer.get("module")))
     error_type = getattr(errors, kind, None) if kind in errors.__all__ else None
     if isinstance(error_type, type) and issubclass(error_type, EdgekitError):
         raise error_type(message)
@@ -140,6 +163,9 @@ def _main(job_path: str) -> None:
     answer: dict[str, Any]
     trace = ""
     try:
+        if "confined" in job:
+            for lacking in confine(Confinement.parse(job["confined"], source="confinement"), scratch=Path(job_path).parent):
+                sys.stderr.write(f"Warning: {lacking}\n")
         module, _, name = job["function"].partition(":")
         answer = {"value": getattr(importlib.import_module(module), name)(**job["arguments"])}
     except MissingExtraError as reason:
