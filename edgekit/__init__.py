@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgekit.core.contract import QuantizationContract
     from edgekit.core.errors import EdgekitError
     from edgekit.core.metric import Metric, agreement, top1
+    from edgekit.core.preprocessing import AudioPreprocessing, ImagePreprocessing
     from edgekit.core.profile import DeviceProfile
     from edgekit.core.recipe import (
         Auto,
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Artifact": "core.artifact",
     "AttentionTransfer": "compression.distill.features",
+    "AudioPreprocessing": "core.preprocessing",
     "Auto": "core.recipe",
     "AwareTraining": "core.recipe",
     "CRD": "compression.distill.relations",
@@ -58,6 +60,7 @@ _HOMES = {
     "EdgekitError": "core.errors",
     "ExportOptions": "core.artifact",
     "FeatureMatch": "compression.distill.features",
+    "ImagePreprocessing": "core.preprocessing",
     "KD": "compression.distill.logits",
     "LayerPrecision": "core.recipe",
     "LogitsMSE": "compression.distill.logits",
@@ -92,6 +95,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "Artifact",
     "AttentionTransfer",
+    "AudioPreprocessing",
     "Auto",
     "AwareTraining",
     "CRD",
@@ -103,6 +107,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "EdgekitError",
     "ExportOptions",
     "FeatureMatch",
+    "ImagePreprocessing",
     "KD",
     "LayerPrecision",
     "LogitsMSE",

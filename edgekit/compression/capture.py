@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from edgekit.compression.declaration import check_declaration
 from edgekit.core.compressed import Compressed, CompressedRecord, Golden, StepRecord
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import CaptureError, DataError, TaskError, UnsupportedOpError
@@ -73,13 +74,18 @@ def capture(task: Task, *, recipe: Recipe) -> Compressed:
     if len(outputs) != len(output_names):
         raise CaptureError(f"Task '{task.name}': the model has {len(output_names)} outputs, its program {len(outputs)}.")
     golden = first_samples(task, example, count=GOLDEN_COUNT)
+    inputs = tuple(_spec(name, array) for name, array in example.items())
+    described = task.described_preprocessing
+    check_declaration(
+        task.name, described, program=program, inputs=inputs, samples=golden if task.calibration is not None else None
+    )
     record = CompressedRecord(
         name=task.name,
         recipe=recipe.model_dump(mode="json"),
-        inputs=tuple(_spec(name, array) for name, array in example.items()),
+        inputs=inputs,
         outputs=tuple(_spec(name, value.numpy()) for name, value in zip(output_names, outputs, strict=True)),
         labels=tuple(task.labels),
-        preprocessing=dict(task.preprocessing),
+        preprocessing=described,
         seed=task.seed,
         history=(_captured(program, time.perf_counter() - clock, time.process_time() - cpu),),
         versions=tool_versions(),

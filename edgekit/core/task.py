@@ -22,10 +22,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.core.errors import DataError, EdgekitError, TaskError
 from edgekit.core.metric import Metric, top1
+from edgekit.core.preprocessing import Preprocessing, describe, read_preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,11 @@ class Task:
         loss: ``(outputs, targets) -> scalar tensor`` to make small, ``outputs`` as the model returns them, ``targets`` as a
             tensor; None: cross-entropy between logits ``[N, C]`` and class numbers ``[N]``.
         labels: Class names in output order.
-        preprocessing: Description of what happens to raw data before the model, passed through to the artifact.
+        preprocessing: What happens to raw pictures or samples before the model: an ``ImagePreprocessing`` or
+            ``AudioPreprocessing``, or a mapping from input names to such. Any other mapping is passed through to the artifact
+            as a description and not applied.
+        data: ``"prepared"``: batches are what the model takes. ``"raw"``: they are raw pictures or samples, which
+            ``preprocessing`` is applied to; a batch may be a list of pictures of different sizes.
         seed: Seeds Python, numpy and torch before the model is built.
         source: File the task was read from; set by :func:`load_task`.
     """
@@ -75,7 +80,8 @@ class Task:
     validation: Batches | None = None
     loss: Callable[[Any, Any], torch.Tensor] | None = None
     labels: Sequence[str] = ()
-    preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing: Preprocessing | Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data: Literal["prepared", "raw"] = "prepared"
     seed: int = 0
     source: Path | None = None
 
@@ -135,6 +141,33 @@ class Task:
         if len(names) < count:
             names = [f"input_{index}" for index in range(count)]
         return tuple(names[:count])
+
+    @property
+    def described_preprocessing(self) -> dict[str, Any]:
+        """:attr:`preprocessing` as plain data, by input name where edgekit can apply it.
+
+        Raises:
+            TaskError: It names an input the model does not have, or the data are raw and it cannot be applied.
+        """
+        described = describe(self.preprocessing, self.input_names)
+        if self.data == "raw" and not read_preprocessing(described):
+            raise TaskError(
+                f"Task '{self.name}': data='raw', but preprocessing says nothing edgekit can apply. Give an ImagePreprocessing"
+                " or AudioPreprocessing, or yield prepared batches."
+            )
+        return described
+
+    def prepared_inputs(self, batch: Any) -> dict[str, Array]:
+        """A batch of the task's data as the model takes it, by input name: raw data are preprocessed.
+
+        Raises:
+            DataError: Raw data do not fit the declaration.
+        """
+        if self.data == "prepared":
+            return self.named_inputs(batch)
+        records, names = read_preprocessing(self.described_preprocessing), self.input_names
+        parts = batch if isinstance(batch, Mapping) else dict(zip(names, batch if isinstance(batch, tuple) else (batch,)))  # noqa: B905  named_inputs counts
+        return self.named_inputs({name: records[name].apply(part) if name in records else part for name, part in parts.items()})
 
     def named_inputs(self, batch: Any) -> dict[str, Array]:
         """A batch as arrays by input name."""
@@ -204,12 +237,12 @@ class Task:
             if labelled:
                 if not isinstance(batch, tuple | list) or len(batch) != 2:
                     raise DataError(f"Task '{self.name}': {what} batch {index} is not a pair (inputs, targets).")
-                inputs = self.named_inputs(batch[0])
+                inputs = self.prepared_inputs(batch[0])
                 _check_batch(inputs, expected, f"Task '{self.name}': {what} batch {index}")
                 structured = what == "training" and isinstance(batch[1], Mapping | tuple | list)
                 yield inputs, batch[1] if batch[1] is None or structured else np.asarray(batch[1])
             else:
-                inputs = self.named_inputs(batch)
+                inputs = self.prepared_inputs(batch)
                 _check_batch(inputs, expected, f"Task '{self.name}': {what} batch {index}")
                 yield inputs
         if index < 0:

@@ -15,6 +15,7 @@ from edgekit.compression.quantize.canonical.form import canonicalize
 from edgekit.compression.quantize.plan import make_plan
 from edgekit.core.calibration import CalibrationReport
 from edgekit.core.errors import RecipeError
+from edgekit.core.preprocessing import statistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +71,11 @@ def examine_calibration(task: Task, *, recipe: Recipe, progress: Progress) -> Ca
         calibration=calibration.inputs,
         evaluation=evaluation.inputs if evaluation else (),
         findings=judge(
-            calibration=calibration, evaluation=evaluation, tensors=tensors, found=found, preprocessing=task.preprocessing
+            calibration=calibration,
+            evaluation=evaluation,
+            tensors=tensors,
+            found=found,
+            preprocessing=statistics(task.described_preprocessing),
         ),
     )
 
