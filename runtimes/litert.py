@@ -10,10 +10,11 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError, UsageError, nearest
 from edgekit.core.tensors import DType, TensorSpec, check_inputs
@@ -21,6 +22,7 @@ from edgekit.core.tensors import DType, TensorSpec, check_inputs
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
+    from edgekit.core.provenance import TracedFile
     from edgekit.core.stored import StoredFile
     from edgekit.core.tensors import Array
 
@@ -69,6 +71,25 @@ class LiteRTRuntime:
         make_interpreter(data, str(artifact.path), threads=1)  # refuses a damaged file before Python reads it unverified
         replay = Replay(data, artifact.contract_report, contract, recorded)
         return replay.run(make_interpreter(replay.model, f"{artifact.path}, cut into layers", threads=threads))
+
+    def trace(self, path: Path, inputs: Mapping[str, Array], *, kernels: Literal["reference", "shipped"] = "reference") -> TracedFile:
+        """Every tensor of a ``.tflite`` file, by TFLite's reference kernels or by XNNPACK; see :mod:`edgekit.runtimes.litert_trace`."""
+        from edgekit.runtimes.litert_trace import StoredGraph
+
+        data, source = read_model(path), str(path)
+        interpreter = make_interpreter(data, source, threads=1, kernels="reference", keep_all=True)  # refuses a damaged file
+        if kernels == "shipped":
+            interpreter = make_interpreter(StoredGraph(data).with_all_outputs(), source, threads=1)
+        words = "TFLite's reference kernels" if kernels == "reference" else "XNNPACK, every tensor an output"
+        return StoredGraph(data).trace(interpreter, inputs, method=words)
+
+    def cut(self, path: Path, destination: Path, *, reads: Mapping[str, Array], writes: Sequence[str]) -> Path:
+        """A piece of a ``.tflite`` file, ``part.tflite``; see :meth:`edgekit.core.provenance.Tracer.cut`."""
+        from edgekit.runtimes.litert_trace import StoredGraph
+
+        data = read_model(path)
+        make_interpreter(data, str(path), threads=1)
+        return StoredGraph(data).cut(reads=list(reads), writes=writes, destination=destination)
 
     def read_file(self, path: Path, inputs: Mapping[str, Array]) -> StoredFile:  # noqa: ARG002  reading it is enough
         """What a ``.tflite`` file holds; see :mod:`edgekit.runtimes.litert_stored`."""
@@ -133,8 +154,8 @@ def read_model(path: Path) -> bytes:
     return data
 
 
-def make_interpreter(data: bytes, source: str, *, threads: int, kernels: str = "xnnpack") -> Any:
-    """An interpreter with tensors allocated.
+def make_interpreter(data: bytes, source: str, *, threads: int, kernels: str = "xnnpack", keep_all: bool = False) -> Any:
+    """An interpreter with tensors allocated; with ``keep_all`` every tensor can be read after a run.
 
     Raises:
         IntegrityError: LiteRT cannot read the model.
@@ -143,8 +164,14 @@ def make_interpreter(data: bytes, source: str, *, threads: int, kernels: str = "
     module = importlib.import_module("ai_edge_litert.interpreter")
     resolver = getattr(module.OpResolverType, _KERNELS[kernels])
     try:
-        with _without_native_chatter():
-            interpreter = module.Interpreter(model_content=data, num_threads=threads, experimental_op_resolver_type=resolver)
+        with _without_native_chatter(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # LiteRT warns that keeping all tensors is for debugging: it is
+            interpreter = module.Interpreter(
+                model_content=data,
+                num_threads=threads,
+                experimental_op_resolver_type=resolver,
+                experimental_preserve_all_tensors=keep_all,
+            )
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as reason:
         raise _explain(reason, source) from reason

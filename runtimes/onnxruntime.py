@@ -10,17 +10,20 @@ from __future__ import annotations
 import functools
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError, UsageError, nearest
 from edgekit.core.tensors import DType, TensorSpec, check_inputs
 
 if TYPE_CHECKING:
+    import onnx
+
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
+    from edgekit.core.provenance import TracedFile
     from edgekit.core.stored import StoredFile
     from edgekit.core.tensors import Array
 
@@ -113,6 +116,31 @@ class OnnxRuntime:
         layers = cut(data, artifact.contract_report, contract, recorded)
         session = _open(layers.model, f"{artifact.path} (cut into layers)", threads=threads, options={})
         return layers.run(session, recorded)
+
+    def trace(self, path: Path, inputs: Mapping[str, Array], *, kernels: Literal["reference", "shipped"] = "reference") -> TracedFile:
+        """Every tensor of a ``.onnx`` file, optimiser off or on; see :mod:`edgekit.runtimes.onnxruntime_trace`."""
+        from edgekit.runtimes.onnxruntime_trace import trace_model, with_all_outputs
+
+        model = self._read(path)
+        level = "none" if kernels == "reference" else "all"
+        session = _open(with_all_outputs(model), str(path), threads=1, options={"optimization": level, "spinning": False})
+        words = f"ONNX Runtime, optimiser {'off' if level == 'none' else 'on'}, every value an output"
+        return trace_model(session, model, inputs, method=words)
+
+    def cut(self, path: Path, destination: Path, *, reads: Mapping[str, Array], writes: Sequence[str]) -> Path:
+        """A piece of a ``.onnx`` file, ``part.onnx``; see :meth:`edgekit.core.provenance.Tracer.cut`."""
+        from edgekit.runtimes.onnxruntime_trace import cut_model
+
+        return cut_model(self._read(path), reads=reads, writes=writes, destination=destination)
+
+    def _read(self, path: Path) -> onnx.ModelProto:
+        from edgekit.runtimes.onnxruntime_trace import read_model
+
+        try:
+            data = path.read_bytes()
+        except OSError as reason:
+            raise IntegrityError(f"{path} cannot be read: {reason.strerror or reason}. Export again.") from reason
+        return read_model(data, str(path))
 
     def read_file(self, path: Path, inputs: Mapping[str, Array]) -> StoredFile:
         """What a ``.onnx`` file holds and which kernels run for it; see :mod:`edgekit.runtimes.onnxruntime_stored`."""

@@ -93,6 +93,18 @@ class Executable:
                     values[slot] = None
         return {name: _present(values[self._slots[name]], name) for name in self._outputs}
 
+    def trace(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Every value an operation computes, by name."""
+        values, found = self._start(inputs), dict[str, Tensor]()
+        position = 0
+        with torch.inference_mode(), _threads(self._threads), self._naming_failures(lambda: position):
+            for position, step in enumerate(self._steps):  # noqa: B007
+                result = step.function(*[values[source] for source in step.sources])
+                parts = (result,) if len(step.targets) == 1 else tuple(result)
+                for variable, target, part in zip(step.operation.outputs, step.targets, parts, strict=True):
+                    values[target] = found[variable.name] = part
+        return found
+
     def replay(self, inputs: Mapping[str, Tensor], forced: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run with teacher forcing: each named value is computed, kept, and replaced by the given one for its readers.
 

@@ -8,10 +8,10 @@ speed is not measured here. Numbers taken with this runtime carry the evidence `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.tensors import check_inputs
@@ -19,6 +19,7 @@ from edgekit.core.tensors import check_inputs
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
+    from edgekit.core.provenance import TracedFile
     from edgekit.core.stored import StoredFile
     from edgekit.core.tensors import Array, TensorSpec
     from edgekit.runtimes.coreml.executor import Executable
@@ -121,6 +122,20 @@ class ReferenceRuntime:
 
         session = self.load(artifact.path, threads=threads)
         return replay_layers(session.executable, session.inputs, artifact.contract_report, contract, recorded)
+
+    def trace(self, path: Path, inputs: Mapping[str, Array], *, kernels: Literal["reference", "shipped"] = "reference") -> TracedFile:
+        """Every tensor of a package; see :mod:`edgekit.runtimes.coreml.trace`. There are no other kernels than the reference."""
+        from edgekit.runtimes.coreml.package import read_package
+        from edgekit.runtimes.coreml.trace import trace_package
+
+        del kernels
+        return trace_package(self.load(path).executable, read_package(path), inputs)
+
+    def cut(self, path: Path, destination: Path, *, reads: Mapping[str, Array], writes: Sequence[str]) -> Path:
+        """A piece of a package, ``part.mlpackage``; see :meth:`edgekit.core.provenance.Tracer.cut`."""
+        from edgekit.runtimes.coreml.piece import cut_piece
+
+        return cut_piece(path, destination / "part.mlpackage", reads=reads, writes=writes)
 
     def read_file(self, path: Path, inputs: Mapping[str, Array]) -> StoredFile:  # noqa: ARG002  reading it is enough
         """What a package holds; see :mod:`edgekit.runtimes.coreml.stored`."""
