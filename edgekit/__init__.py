@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edgekit.core.task import Task, load_task
     from edgekit.core.validation import ValidationReport
     from edgekit.device_tests.audit import audit
+    from edgekit.inspection import diff, inspect
     from edgekit.golden import selftest
     from edgekit.pareto import sweep
     from edgekit.pipeline import check_calibration, check_exactness, compress, export, sensitivity, validate
@@ -80,9 +81,11 @@ _HOMES = {
     "check_calibration": "pipeline",
     "check_exactness": "pipeline",
     "compress": "pipeline",
+    "diff": "inspection",
     "distill": "compression.distill.session",
     "export": "pipeline",
     "finish_qat": "compression.quantize.training.session",
+    "inspect": "inspection",
     "load_task": "core.task",
     "prepare_qat": "compression.quantize.training.session",
     "selftest": "golden",
@@ -128,9 +131,11 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "check_calibration",
     "check_exactness",
     "compress",
+    "diff",
     "distill",
     "export",
     "finish_qat",
+    "inspect",
     "load_task",
     "prepare_qat",
     "selftest",

@@ -10,9 +10,10 @@ from typing import cast
 
 from edgekit.core.entry_points import load, names
 from edgekit.core.errors import MissingExtraError
+from edgekit.core.listing import Inspector
 from edgekit.core.plugins import Converter, Framework, Runtime, Source, StepRunner, Transport
 
-__all__ = ["converter", "missing_module", "names", "require", "runtime", "sources", "step_runners", "transport"]
+__all__ = ["converter", "inspectors", "missing_module", "names", "require", "runtime", "sources", "step_runners", "transport"]
 
 
 def converter(name: str) -> Converter:
@@ -28,6 +29,11 @@ def runtime(name: str) -> Runtime:
 def transport(name: str) -> type[Transport]:
     """The transport class called ``name``, e.g. ``"local"``."""
     return cast("type[Transport]", load("transports", name))
+
+
+def inspectors() -> dict[str, Inspector]:
+    """All inspectors of model files by name, in the order in which they are asked whether they recognise a file."""
+    return {name: cast("Inspector", load("inspectors", name)) for name in names("inspectors")}
 
 
 def sources() -> dict[str, Source]:

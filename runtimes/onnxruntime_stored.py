@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from edgekit.core.tensors import Array
 
-__all__ = ["read_file"]
+__all__ = ["FAMILY_OF", "read_file"]
 
 _FAMILY = {
     "convolution": {"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"},
@@ -44,7 +44,8 @@ _FAMILY = {
     },
     "recurrent": {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"},
 }  # fmt: skip
-_KINDS = {op: family for family, ops in _FAMILY.items() for op in ops}
+FAMILY_OF = {op: family for family, ops in _FAMILY.items() for op in ops}
+"""Operator that multiplies -> how its multiply-accumulates are counted."""
 _STATIC = re.compile(r"^(QLinear|QGemm)")
 _DYNAMIC = re.compile(r"Integer|DynamicQuantize")
 _SEEN_THROUGH = {"DequantizeLinear", "Transpose", "Reshape", "Cast", "Identity", "Squeeze", "Unsqueeze"}
@@ -203,7 +204,7 @@ def _weights_by_node(model: onnx.ModelProto, weights: set[str]) -> dict[str, tup
     dims = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     found = {}
     for node in model.graph.node:
-        if node.op_type in _KINDS:
+        if node.op_type in FAMILY_OF:
             read = [_constant_behind(name, producers, dims) for name in node.input]
             found[node.name] = tuple(name for name in read if name in weights)
     return found
@@ -226,7 +227,7 @@ def _kernels(
     dims = {tensor.name: tuple(tensor.dims) for tensor in executed.graph.initializer}
     found = []
     for node in executed.graph.node:
-        if node.op_type not in _KINDS:
+        if node.op_type not in FAMILY_OF:
             continue
         waiting = profiled.get(node.name) or profiled.get(f"any {node.op_type}") or ()
         if not waiting:
@@ -255,7 +256,7 @@ def _constant_behind(name: str, producers: Mapping[str, onnx.NodeProto], dims: M
 
 
 def _macs(node: onnx.NodeProto, event: Mapping[str, Any], read: Sequence[str], dims: Mapping[str, tuple[int, ...]]) -> int:
-    kind = _KINDS[node.op_type]
+    kind = FAMILY_OF[node.op_type]
     made, first = _shape(event["output_type_shape"][0]), _shape(event["input_type_shape"][0])
     outputs = int(np.prod(made))
     if kind == "product":

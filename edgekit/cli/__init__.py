@@ -24,6 +24,8 @@ COMMANDS = {
     "validate": "Run a run's artifacts on devices and decide: SHIP, BLOCK or INCONCLUSIVE.",
     "audit": "Re-read a run's files and prove that they hold what the recipe claims.",
     "selftest": "Run the golden self-test that travels with each artifact of a run.",
+    "inspect": "List what a model file holds: operations, shapes, work, size by layer, metadata.",
+    "diff": "Show what tells two model files, or two runs, apart.",
     "exactness": "Prove that every runtime computes the same bits, or name the layers that prevent it.",
     "report": "Show what validating a run found.",
     "demo": "Compress, export, validate and report in one go.",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgekit.core.tensors import Array
     from edgekit.runtimes.coreml.program import Operation, Program
 
-__all__ = ["read_file"]
+__all__ = ["list_kernels", "read_file"]
 
 _COMPRESSED = {"constexpr_affine_dequantize": "quantized_data", "constexpr_blockwise_shift_scale": "data"}
 _SEEN_THROUGH = {"cast": "x", "transpose": "x", "reshape": "x", "expand_dims": "x", "squeeze": "x"}
@@ -37,12 +37,10 @@ def read_file(path: Path) -> StoredFile:
         IntegrityError: The package is damaged or incomplete.
     """
     program = read_package(path)
-    constants = _constants(program)
-    makers = {output.name: operation for operation in program.operations for output in operation.outputs}
     return StoredFile(
-        constants=tuple(constants.values()),
+        constants=tuple(_constants(program).values()),
         grids=_grids(program),
-        kernels=tuple(_kernels(program, makers, constants)),
+        kernels=tuple(list_kernels(program)),
         stray_dequantizes=0,  # every operation stands between a dequantize and a quantize here; the device fuses them
         method="the saved package, read without Core ML; whether a kernel computes in integers is decided by the device",
     )
@@ -99,7 +97,10 @@ def _grids(program: Program) -> dict[str, Grid]:
     return found
 
 
-def _kernels(program: Program, makers: Mapping[str, Operation], constants: Mapping[str, StoredConstant]) -> list[Kernel]:
+def list_kernels(program: Program) -> list[Kernel]:
+    """Operations that multiply, with the stored weight of each."""
+    constants = _constants(program)
+    makers = {output.name: operation for operation in program.operations for output in operation.outputs}
     found = []
     for operation in program.operations:
         if operation.type not in _WEIGHT:

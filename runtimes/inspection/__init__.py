@@ -1,0 +1,1 @@
+"""Model file -> listing, one file per format. See :class:`edgekit.core.listing.Inspector`."""
