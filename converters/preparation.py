@@ -2,13 +2,14 @@
 
 ::
 
-    program ─ rewrites ─> program the vendor takes
+    program ─ preprocessing baked in, where asked for ─ rewrites ─> program the vendor takes
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgekit.converters.preprocessing import bake
 from edgekit.converters.rewrites import rewrite_for
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ def prepare(compressed: Compressed, *, target: str, options: ExportOptions) -> t
         options: Choices of the export.
 
     Raises:
-        ConversionError: A rewrite changed the program's answers.
+        ConversionError: A rewrite changed the program's answers, or there is no preprocessing to bake in.
     """
-    del options
-    return rewrite_for(compressed, target)
+    return rewrite_for(bake(compressed, target=target, options=options), target)

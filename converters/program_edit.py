@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgekit.core.program import register_operators
 
@@ -24,7 +24,18 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import Graph, GraphModule, Node
 
-__all__ = ["ProgramEdit", "copied_graph", "rebuilt"]
+__all__ = ["Front", "ProgramEdit", "copied_graph", "rebuilt"]
+
+
+class Front(Protocol):
+    """What is computed from an input in a new form; see :meth:`ProgramEdit.feed`."""
+
+    constants: list[torch.Tensor]
+    """Handed to :meth:`build` after the input."""
+
+    def build(self, raw: torch.Tensor, *constants: torch.Tensor) -> torch.Tensor:
+        """The input in its old form."""
+        ...
 
 
 class ProgramEdit:
@@ -41,6 +52,7 @@ class ProgramEdit:
         self.graph.eliminate_dead_code()  # a part of a tuple that nothing reads would look as if it were needed
         self._state: dict[str, Any] = dict(program.state_dict)
         self._signature = copy.deepcopy(program.graph_signature)
+        self._examples: dict[str, torch.Tensor] = {}
 
     def find(self, *operators: str) -> Iterator[Node]:
         """Nodes that call one of some operators (``"aten.add.Tensor"``), in order; the graph may be changed meanwhile."""
@@ -86,10 +98,41 @@ class ProgramEdit:
         (result,) = next(n for n in traced.graph.nodes if n.op == "output").args
         self._hand_over(node, result, values)
 
+    def feed(self, name: str, given: torch.Tensor, front: Front) -> None:
+        """Let an input have another form, and compute from it what the program reads now.
+
+        Args:
+            name: The input's node.
+            given: Example of the new form.
+            front: Called with the input and its constants, written with torch operators only; its result has the shape and
+                dtype the input had.
+        """
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        node = next(node for node in self.graph.nodes if node.op == "placeholder" and node.name == name)
+        sources = [node, *(self.constant(value, name="preprocessing") for value in front.constants)]
+        users, fake = list(node.users), self._fake(given)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced = make_fx(front.build, pre_dispatch=True)(fake, *(source.meta["val"] for source in sources[1:]))
+        values: dict[Any, Any] = dict(zip((n for n in traced.graph.nodes if n.op == "placeholder"), sources, strict=True))
+        first = next(node for node in self.graph.nodes if node.op != "placeholder")
+        with self.graph.inserting_before(first):
+            for made in traced.graph.nodes:
+                if made.op == "call_function":
+                    values[made] = new = self.graph.node_copy(made, lambda source: values[source])
+                    new.meta = {"val": made.meta.get("val")}
+        (result,) = next(n for n in traced.graph.nodes if n.op == "output").args
+        for user in users:
+            user.replace_input_with(node, values[result])
+        node.meta = {**node.meta, "val": fake}
+        self._examples[name] = given
+
     def finish(self) -> ExportedProgram:
         """The changed program; nodes nothing reads are left out."""
         self.graph.eliminate_dead_code()
-        return rebuilt(self._program, self.module, self._state, signature=self._signature)
+        examples = _with_examples(self._program, self._examples)
+        return rebuilt(self._program, self.module, self._state, signature=self._signature, example_inputs=examples)
 
     def _trace(self, node: Node, build: Callable[..., Any]) -> tuple[GraphModule, list[Node]]:
         import torch
@@ -169,7 +212,12 @@ def copied_graph(program: ExportedProgram) -> GraphModule:
 
 
 def rebuilt(
-    program: ExportedProgram, graph_module: GraphModule, state: dict[str, Any], *, signature: Any = None
+    program: ExportedProgram,
+    graph_module: GraphModule,
+    state: dict[str, Any],
+    *,
+    signature: Any = None,
+    example_inputs: Any = None,
 ) -> ExportedProgram:
     """A program of a changed graph, with the other things of ``program``."""
     from torch.export import ExportedProgram
@@ -186,10 +234,19 @@ def rebuilt(
         state_dict=state,
         range_constraints=program.range_constraints,
         module_call_graph=program.module_call_graph,
-        example_inputs=program.example_inputs,
+        example_inputs=example_inputs or program.example_inputs,
         constants=program.constants,
         verifiers=program.verifiers,
     )
+
+
+def _with_examples(program: ExportedProgram, changed: Mapping[str, torch.Tensor]) -> Any:
+    """The program's example inputs, some of them in another form."""
+    if not changed or program.example_inputs is None:
+        return program.example_inputs
+    arguments, keywords = program.example_inputs
+    names = [str(name) for name in program.graph_signature.user_inputs]
+    return tuple(changed.get(name, value) for name, value in zip(names, arguments, strict=True)), keywords
 
 
 def _results(graph: Graph) -> list[str]:

@@ -46,6 +46,7 @@ def convert_apart(
 def convert_in_worker(*, target: str, compressed: str, output: str, as_float: bool, options: dict[str, Any]) -> str:
     """Worker side of :func:`convert_apart`."""
     from edgekit.converters.preparation import prepare
+    from edgekit.converters.preprocessing.baking import baking_notes
 
     place, folder = Path(compressed), Path(output)
     state = Compressed.load(place)
@@ -56,7 +57,12 @@ def convert_in_worker(*, target: str, compressed: str, output: str, as_float: bo
         artifact = converter.convert(given, output=folder, options=choices)
         made_from = sha256(place / "compressed.json")
         artifact = artifact.replace(
-            is_baseline=as_float or not state.is_changed, source_sha256=made_from, options=choices, rewrites=rewrites
+            is_baseline=as_float or not state.is_changed,
+            source_sha256=made_from,
+            options=choices,
+            rewrites=rewrites,
+            baked=given.record.baked,
+            notes=(*artifact.notes, *baking_notes(given)),
         )
         artifact = add_selftest(artifact, given.golden, folder=folder)
         artifact.save(folder)

@@ -26,12 +26,24 @@ class ExportOptions(Record):
         minimum_ios_version: Lowest iOS the Core ML package must load on (15 to 18; int8 needs 17, 4-bit and block-wise weights
             18); None: 17, or 18 where the recipe needs it.
         compute_precision: Core ML's precision for what is not integer.
+        image_layout: Axis order of inputs and outputs of rank 4 that are float in the program (TFLite): ``channels-first`` is the
+            program's ``[N, C, H, W]``; ``channels-last``, ``[N, H, W, C]``, is what cameras give and TFLite computes on.
+        signature: Name that a TFLite file's signature is called by.
+        preprocessing: ``"describe"``: what the task declares is written into the file's metadata. ``"bake"``: the file does it
+            itself and takes raw pixels ``[N, H, W, C]`` or samples.
+        image_inputs: Core ML takes images; normalisation is part of the package.
+        class_labels: Core ML answers with the name of the most likely class too.
     """
 
     integer_io: bool = False
     activation_type: Literal["uint8", "int8"] = "uint8"
     minimum_ios_version: Literal[15, 16, 17, 18] | None = None
     compute_precision: Literal["float16", "float32"] = "float32"
+    image_layout: Literal["channels-first", "channels-last"] = "channels-first"
+    signature: str = pydantic.Field(default="serving_default", min_length=1)
+    preprocessing: Literal["describe", "bake"] = "describe"
+    image_inputs: bool = False
+    class_labels: bool = False
 
 
 class RewriteRecord(Record):
@@ -65,7 +77,8 @@ class Artifact(Record):
         inputs: Inputs as the runtime wants them.
         outputs: Outputs as the runtime returns them.
         labels: Class names, where the task has them.
-        preprocessing: The task's own preprocessing description, passed through.
+        preprocessing: What is left to do before the inputs: the task's own description, or by input what the file expects.
+        baked: By input: the declared preprocessing that the file does itself, so that it takes raw values.
         contract_report: What became of every contract entry, read back from the bytes.
         companions: Other files made with it: name -> path (e.g. ``"ort"`` and its operator config).
         selftest: Folder of its golden self-test (:mod:`edgekit.core.selftest`); None where it has none.
@@ -89,6 +102,7 @@ class Artifact(Record):
     outputs: tuple[TensorSpec, ...]
     labels: tuple[str, ...] = ()
     preprocessing: dict[str, Any] = {}
+    baked: dict[str, Any] = {}
     contract_report: ContractReport = ContractReport()
     companions: dict[str, Path] = {}
     selftest: Path | None = None

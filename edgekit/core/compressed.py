@@ -63,7 +63,10 @@ class StepRecord(Record):
 
 
 class CompressedRecord(Record):
-    """The part of a :class:`Compressed` that is plain data."""
+    """The part of a :class:`Compressed` that is plain data.
+
+    ``preprocessing`` is what is left to do before the inputs; ``baked``, by input, what the program does itself for them.
+    """
 
     schema_version: Literal[1] = 1
     name: str
@@ -72,6 +75,7 @@ class CompressedRecord(Record):
     outputs: tuple[TensorSpec, ...]
     labels: tuple[str, ...] = ()
     preprocessing: dict[str, Any] = {}
+    baked: dict[str, Any] = {}
     seed: int = 0
     history: tuple[StepRecord, ...] = ()
     versions: dict[str, str] = {}

@@ -81,6 +81,11 @@ class ImagePreprocessing(Preprocessing):
         return 0.0, 255.0
 
     @property
+    def framed_shape(self) -> tuple[int, ...]:
+        """``(H, W, C)``."""
+        return *self.size, self.channel_count
+
+    @property
     def frames(self) -> bool:
         """Whether resize or crop change a picture's size."""
         return self.resize != "none" or self.crop != "none"
@@ -94,6 +99,19 @@ class ImagePreprocessing(Preprocessing):
         import numpy as np
 
         return np.stack([self._frame_one(picture) for picture in _pictures(raw)])
+
+    def synthetic(self, count: int, *, seed: int = 0) -> Array:
+        """Pictures of the model's size, uint8 ``[count, H, W, C]``: a slope of its own in each channel, and noise."""
+        import numpy as np
+
+        draw = np.random.default_rng(seed)
+        height, width, channels = self.framed_shape
+        down, across = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
+        slopes = np.array([[90.0, 20.0], [15.0, 100.0], [60.0, -50.0]])[:channels]
+        smooth = np.array([120.0, 90.0, 70.0])[:channels] + down * slopes[:, 0] + across * slopes[:, 1]
+        noise = draw.normal(0, 25, (count, height, width, channels))
+        pictures: Array = np.clip(np.rint(smooth + noise), 0, 255).astype(np.uint8)
+        return pictures
 
     def ordered(self, values: Array) -> Array:
         """Colours in the model's order; the same again puts them back."""

@@ -6,7 +6,7 @@ A task may also give a description of its own as a plain mapping, which is carri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgekit.core.errors import TaskError, nearest
 from edgekit.core.pictures import ImagePreprocessing
@@ -14,16 +14,12 @@ from edgekit.core.raw_data import Preprocessing
 from edgekit.core.sounds import AudioPreprocessing
 from edgekit.core.tensors import TensorSpec
 
-if TYPE_CHECKING:
-    from edgekit.core.tensors import Array
-
 __all__ = [
     "AudioPreprocessing",
     "ImagePreprocessing",
     "Preprocessing",
     "check_shapes",
     "describe",
-    "prepared_shape",
     "read_preprocessing",
     "statistics",
 ]
@@ -95,22 +91,9 @@ def check_shapes(records: Mapping[str, Preprocessing], inputs: Sequence[TensorSp
     """
     specs = {spec.name: spec for spec in inputs}
     for name, record in records.items():
-        found, spec = prepared_shape(record), specs[name]
+        found, spec = record.shape, specs[name]
         if spec.dtype != record.output_dtype or spec.shape[1:] != found:
             raise TaskError(
                 f"Input '{name}' is {spec.dtype} {list(spec.shape)}, but its preprocessing gives {record.output_dtype}"
                 f" {['N', *found]}. Correct size, colour and layout of the declaration."
             )
-
-
-def prepared_shape(record: Preprocessing) -> tuple[int, ...]:
-    """Shape of a record's result without the batch."""
-    import numpy as np
-
-    if isinstance(record, ImagePreprocessing):
-        raw: Array = np.zeros((1, *record.size, record.channel_count), np.uint8)
-    elif isinstance(record, AudioPreprocessing):
-        raw = np.zeros((1, record.window, record.channels), record.dtype)
-    else:
-        raise TypeError(f"'{type(record).__name__}' is no known preprocessing.")
-    return tuple(record.laid_out(raw).shape[1:])

@@ -78,6 +78,18 @@ class Preprocessing(Record):
         raise NotImplementedError
 
     @property
+    def framed_shape(self) -> tuple[int, ...]:
+        """Shape of framed values, without the batch, channels last."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the model input, without the batch."""
+        import numpy as np
+
+        return tuple(self.laid_out(np.empty((1, *self.framed_shape), np.uint8)).shape[1:])
+
+    @property
     def normalises(self) -> bool:
         """Whether scale, mean or std change anything."""
         return self.scale != 1 or any(value != 0 for value in self.mean) or any(value != 1 for value in self.std)

@@ -65,6 +65,11 @@ class AudioPreprocessing(Preprocessing):
         """Of 16-bit samples, or -1 to 1."""
         return (-32768.0, 32767.0) if self.dtype == "int16" else (-1.0, 1.0)
 
+    @property
+    def framed_shape(self) -> tuple[int, ...]:
+        """``(T, C)``."""
+        return self.window, self.channels
+
     def frame(self, raw: Any) -> Array:
         """Windows ``[N, T, C]``.
 
