@@ -76,9 +76,9 @@ class TFLiteConverter:
         write_bytes(path, _finish(_lower(plain), compressed, options, expected, weights))
         data = path.read_bytes()
         graph = Graph(data)
-        found, evidence = _recognise(graph, data, compressed, expected)
+        found, evidence = _recognise(graph, data, compressed, expected, options)
         outcomes = report(graph, compressed.contract, found)
-        check_outputs(data, compressed, evidence=evidence, tensors=found.tensors)
+        check_outputs(data, compressed, evidence=evidence, tensors=found.tensors, options=options)
         inputs, outputs = graph.signature()
         return Artifact(
             target=self.name,
@@ -86,8 +86,8 @@ class TFLiteConverter:
             sha256=sha256(path),
             size_bytes=len(data),
             precision=compressed.precision,
-            inputs=tuple(_spec(graph, name, index) for name, index in inputs),
-            outputs=tuple(_spec(graph, name, index) for name, index in outputs),
+            inputs=_specs(graph, inputs, compressed.record.inputs, options),
+            outputs=_specs(graph, outputs, compressed.record.outputs, options),
             labels=compressed.record.labels,
             preprocessing=compressed.record.preprocessing,
             contract_report=outcomes,
@@ -148,9 +148,10 @@ def _finish(
     quantize_transposed_convolutions(graph, compressed.contract, integers)
     widen_biases(graph, compressed.contract, integers)
     store_weights(graph, weights)
-    set_edges(graph, compressed.record.inputs, compressed.record.outputs, integer_io=options.integer_io)
+    set_edges(graph, compressed.record.inputs, compressed.record.outputs, options=options)
+    remove_idle_transposes(graph)
     graph.remove_dead()
-    found, _ = _recognise(graph, graph.to_bytes(), compressed, expected)
+    found, _ = _recognise(graph, graph.to_bytes(), compressed, expected, options)
     for entry in compressed.contract.parameters:
         if entry.name in found.tensors and entry.scale:
             graph.set_scales(found.tensors[entry.name], entry.scale)
@@ -168,22 +169,29 @@ def _finish(
 
 
 def _recognise(
-    graph: Graph, data: bytes, compressed: Compressed, expected: Mapping[str, Array]
+    graph: Graph, data: bytes, compressed: Compressed, expected: Mapping[str, Array], options: ExportOptions
 ) -> tuple[Recognised, Evidence | None]:
     """Tensors of the contract's entries in ``graph``, which ``data`` holds."""
     from edgekit.converters.tflite_recognise import recognise
     from edgekit.converters.tflite_values import Evidence
 
-    evidence = Evidence.collect(data, compressed, expected) if expected else None
+    evidence = Evidence.collect(data, compressed, expected, options=options) if expected else None
     return recognise(graph, compressed.contract, compressed.program, evidence=evidence), evidence
 
 
-def _spec(graph: Graph, name: str, index: int) -> TensorSpec:
-    grid = graph.scales(index)
-    numbers = {"scale": float(grid[0][0]), "zero_point": int(grid[1][0])} if grid else {}
-    return TensorSpec.parse(
-        {"name": name, "shape": graph.shape(index), "dtype": graph.dtype(index), **numbers}, source="TFLite edge"
-    )
+def _specs(
+    graph: Graph, edges: Sequence[tuple[str, int]], program: Sequence[TensorSpec], options: ExportOptions
+) -> tuple[TensorSpec, ...]:
+    """Inputs or outputs as the file has them."""
+    from edgekit.converters.tflite_edges import is_turned
+
+    found = []
+    for (name, index), spec in zip(edges, program, strict=True):
+        grid = graph.scales(index)
+        numbers = {"scale": float(grid[0][0]), "zero_point": int(grid[1][0])} if grid else {}
+        fields = {"name": name, "shape": graph.shape(index), "dtype": graph.dtype(index), **numbers}
+        found.append(TensorSpec.parse({**fields, "is_channels_last": is_turned(spec, options)}, source="TFLite edge"))
+    return tuple(found)
 
 
 @contextlib.contextmanager

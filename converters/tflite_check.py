@@ -15,6 +15,7 @@ from edgekit.core.errors import ConversionError
 
 if TYPE_CHECKING:
     from edgekit.converters.tflite_values import Evidence
+    from edgekit.core.artifact import ExportOptions
     from edgekit.core.compressed import Compressed
     from edgekit.core.tensors import Array
 
@@ -30,7 +31,14 @@ WRONG_LAYER = 0.5
 """A layer whose difference has this share of its value's energy is where a file goes wrong."""
 
 
-def check_outputs(data: bytes, compressed: Compressed, *, evidence: Evidence | None, tensors: Mapping[str, int]) -> None:
+def check_outputs(
+    data: bytes,
+    compressed: Compressed,
+    *,
+    evidence: Evidence | None,
+    tensors: Mapping[str, int],
+    options: ExportOptions | None = None,
+) -> None:
     """Run the file on the golden inputs and compare.
 
     Args:
@@ -38,12 +46,13 @@ def check_outputs(data: bytes, compressed: Compressed, *, evidence: Evidence | N
         compressed: What it was made from.
         evidence: Every tensor's value, to name the layer where the file goes wrong.
         tensors: Activation entry -> tensor index.
+        options: What the file was made with.
 
     Raises:
         UnsupportedOpError: The runtime has no kernel for an operator of the file.
         ConversionError: The file computes something else.
     """
-    found = answer_golden(data, compressed)
+    found = answer_golden(data, compressed, options=options)
     for name, expected in compressed.golden.outputs.items():
         problem = _problem(found[name], expected, is_float=_computes_float(compressed))
         if problem:

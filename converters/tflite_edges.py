@@ -1,4 +1,4 @@
-"""The edges of a ``.tflite`` graph: input and output names, order and types; and readable names inside.
+"""The edges of a ``.tflite`` graph: input and output names, order, axis order and types; and readable names inside.
 
 litert_torch calls inputs ``args_0`` and outputs ``output_0``, and makes both int8 where the program quantizes them at once.
 """
@@ -6,27 +6,35 @@ litert_torch calls inputs ``args_0`` and outputs ``output_0``, and makes both in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.core.errors import ConversionError
 
 if TYPE_CHECKING:
     from edgekit.converters.tflite_flatbuffer import Graph
+    from edgekit.core.artifact import ExportOptions
     from edgekit.core.tensors import TensorSpec
 
-__all__ = ["name_tensors", "set_edges"]
+__all__ = ["is_turned", "name_tensors", "set_edges"]
 
 _INTEGERS = {"int8", "int16"}
+_TO_FIRST, _TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
-def set_edges(graph: Graph, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, integer_io: bool) -> None:
+def is_turned(spec: TensorSpec, options: ExportOptions) -> bool:
+    """Whether the file has an input or output ``[N, H, W, C]`` that is ``[N, C, H, W]`` in the program."""
+    return options.image_layout == "channels-last" and len(spec.shape) == len(_TO_LAST) and spec.dtype == "float32"
+
+
+def set_edges(graph: Graph, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, options: ExportOptions) -> None:
     """Give inputs and outputs the program's names and order, and float32 where the program has float32.
 
     Args:
         graph: Straight from litert_torch.
         inputs: The program's inputs.
         outputs: The program's outputs.
-        integer_io: Leave int8 inputs and outputs as they are instead of adding QUANTIZE and DEQUANTIZE.
+        options: With integer inputs and outputs no QUANTIZE and DEQUANTIZE is added; with channels last a TRANSPOSE is, or one
+            that is there is left out.
 
     Raises:
         ConversionError: The file has another number of inputs or outputs.
@@ -38,15 +46,50 @@ def set_edges(graph: Graph, inputs: Sequence[TensorSpec], outputs: Sequence[Tens
                 f"The TFLite file has {len(found)} {what}, the program {len(specs)} ({', '.join(spec.name for spec in specs)})."
                 " An input that nothing reads, or an output that is an input, cannot be kept: remove it from the model."
             )
-    front = [_float_input(graph, index, spec, integer_io=integer_io) for index, spec in zip(found_inputs, inputs, strict=True)]
+    front: list[int] = []
+    for index, spec in zip(found_inputs, inputs, strict=True):
+        turned = _turned_input(graph, index) if is_turned(spec, options) else index
+        front.append(_float_input(graph, turned, spec, integer_io=options.integer_io))
     back: list[int] = []
     for index, spec in zip(found_outputs, outputs, strict=True):
-        made = _float_output(graph, index, spec, integer_io=integer_io)
+        turned = _turned_output(graph, index) if is_turned(spec, options) else index
+        made = _float_output(graph, turned, spec, integer_io=options.integer_io)
         back.append(_copy(graph, made) if made in {*front, *back} else made)
     graph.set_edges(
         [(spec.name, index) for spec, index in zip(inputs, front, strict=True)],
         [(spec.name, index) for spec, index in zip(outputs, back, strict=True)],
+        signature=options.signature,
     )
+
+
+def _turned_input(graph: Graph, index: int) -> int:
+    """A tensor ``[N, H, W, C]`` from which ``index`` is made."""
+    edge = _transposed_like(graph, index, _TO_LAST)
+    graph.operators.insert(0, _transpose(graph, edge, index, _TO_FIRST))
+    return edge
+
+
+def _turned_output(graph: Graph, index: int) -> int:
+    """A tensor ``[N, H, W, C]`` of the values of ``index``: what it was transposed from, where it was."""
+    maker = graph.producers().get(index)
+    order = graph.constant(int(maker.inputs[1])) if maker is not None and graph.kind(maker) == "TRANSPOSE" else None
+    if order is not None and tuple(order.tolist()) == _TO_FIRST:
+        return int(maker.inputs[0])
+    edge = _transposed_like(graph, index, _TO_LAST)
+    graph.operators.append(_transpose(graph, index, edge, _TO_LAST))
+    return edge
+
+
+def _transposed_like(graph: Graph, index: int, order: tuple[int, ...]) -> int:
+    shape = graph.shape(index)
+    return graph.add_tensor("turned", like=index, shape=[shape[axis] for axis in order])
+
+
+def _transpose(graph: Graph, source: int, result: int, order: tuple[int, ...]) -> Any:
+    import numpy as np
+
+    axes = graph.add_constant(np.asarray(order, np.int32), scales=())
+    return graph.make_operator("TRANSPOSE", reads=[source, axes], writes=[result])
 
 
 def _copy(graph: Graph, index: int) -> int:

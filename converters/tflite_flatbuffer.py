@@ -207,14 +207,16 @@ class Graph:
         for operator in operators:
             operator.inputs = [new if index == old else int(index) for index in operator.inputs]
 
-    def set_edges(self, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]]) -> None:
+    def set_edges(
+        self, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], *, signature: str = "serving_default"
+    ) -> None:
         """Make the given ``(name, tensor)`` pairs the inputs and outputs of the graph and of its only signature."""
         schema = _schema()
         self.subgraph.inputs = [index for _, index in inputs]
         self.subgraph.outputs = [index for _, index in outputs]
         pairs = [[schema.TensorMapT(name=name, tensorIndex=index) for name, index in side] for side in (inputs, outputs)]
         self.model.signatureDefs = [
-            schema.SignatureDefT(inputs=pairs[0], outputs=pairs[1], signatureKey="serving_default", subgraphIndex=0)
+            schema.SignatureDefT(inputs=pairs[0], outputs=pairs[1], signatureKey=signature, subgraphIndex=0)
         ]
 
     def edge_names(self) -> dict[int, str]:

@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgekit.converters.tflite_edges import is_turned
+from edgekit.core.artifact import ExportOptions
 from edgekit.core.errors import UnsupportedOpError
 from edgekit.core.tensors import dequantize, quantize
 
@@ -54,11 +56,15 @@ class Evidence:
     found: Mapping[int, Array]
 
     @classmethod
-    def collect(cls, data: bytes, compressed: Compressed, expected: Mapping[str, Array]) -> Evidence:
-        """Run the file ``data`` once, keeping every tensor."""
+    def collect(
+        cls, data: bytes, compressed: Compressed, expected: Mapping[str, Array], *, options: ExportOptions | None = None
+    ) -> Evidence:
+        """Run the file ``data``, exported with ``options``, once, keeping every tensor."""
+        choices = options or ExportOptions()
         interpreter = _interpreter(data, keep_all=True)
-        for details, value in zip(interpreter.get_input_details(), _sample(compressed), strict=True):
-            interpreter.set_tensor(details["index"], _as_stored(value, details))
+        for details, spec in zip(interpreter.get_input_details(), compressed.record.inputs, strict=True):
+            value = compressed.golden.inputs[spec.name][0]
+            interpreter.set_tensor(details["index"], _as_stored(value, details, is_turned=is_turned(spec, choices)))
         interpreter.invoke()
         found: dict[int, Array] = {}
         for details in interpreter.get_tensor_details():
@@ -113,19 +119,27 @@ def program_integers(compressed: Compressed) -> dict[str, Array]:
     return found
 
 
-def answer_golden(data: bytes, compressed: Compressed) -> dict[str, Array]:
-    """The file's outputs for all golden inputs, by the kernels that ship: output name -> ``[S, *shape]``, real values."""
+def answer_golden(data: bytes, compressed: Compressed, *, options: ExportOptions | None = None) -> dict[str, Array]:
+    """The file's outputs for all golden inputs, by the kernels that ship: output name -> ``[S, *shape]``, real values.
+
+    Args:
+        data: The file.
+        compressed: What it was made from.
+        options: What it was made with.
+    """
     import numpy as np
 
-    interpreter = _interpreter(data)
+    choices, interpreter = options or ExportOptions(), _interpreter(data)
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     rows: dict[str, list[Array]] = {spec.name: [] for spec in compressed.record.outputs}
     for at in range(len(next(iter(compressed.golden.inputs.values())))):
         for spec, details in zip(compressed.record.inputs, inputs, strict=True):
-            interpreter.set_tensor(details["index"], _as_stored(compressed.golden.inputs[spec.name][at], details))
+            value = compressed.golden.inputs[spec.name][at]
+            interpreter.set_tensor(details["index"], _as_stored(value, details, is_turned=is_turned(spec, choices)))
         interpreter.invoke()
         for spec, details in zip(compressed.record.outputs, outputs, strict=True):
-            rows[spec.name].append(_as_real(interpreter.get_tensor(details["index"]), details, spec))
+            value = _as_real(interpreter.get_tensor(details["index"]), details, spec)
+            rows[spec.name].append(value.transpose(0, 3, 1, 2) if is_turned(spec, choices) else value)
     return {name: np.stack(values) for name, values in rows.items()}
 
 
@@ -154,9 +168,10 @@ def _interpreter(data: bytes, *, keep_all: bool = False) -> Any:
     return made
 
 
-def _as_stored(value: Array, details: Mapping[str, Any]) -> Array:
+def _as_stored(value: Array, details: Mapping[str, Any], *, is_turned: bool) -> Array:
     import numpy as np
 
+    value = value.transpose(0, 2, 3, 1) if is_turned else value
     scale, zero_point = details["quantization"]
     dtype = np.dtype(details["dtype"])
     if value.dtype.kind == "f" and dtype in {np.dtype(np.int8), np.dtype(np.int16)}:

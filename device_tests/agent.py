@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import DataError
-from edgekit.core.tensors import TensorSpec, dequantize, quantize
+from edgekit.core.tensors import TensorSpec, from_stored, to_stored
 from edgekit.device_tests.arrays import read_arrays, write_arrays
 from edgekit.device_tests.jobs import Answers, Job, Timing, find_runtime
 from edgekit.device_tests.measurement import sample_rounds
@@ -168,29 +168,13 @@ class _Call:
 def _infer(session: Session, inputs: Mapping[str, Array], edges: Artifact | CompressedRecord) -> dict[str, Array]:
     """One inference in real values, whatever the artifact's own input and output types are."""
     answers = session.run(_encode(inputs, edges.inputs))
-    return {spec.name: _decode(answers[spec.name], spec) for spec in edges.outputs}
+    return {spec.name: from_stored(answers[spec.name], spec) for spec in edges.outputs}
 
 
 def _encode(inputs: Mapping[str, Array], specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
-    """Inputs in the model's own types; a name it does not know is passed on, for the session to refuse."""
-    grids = {spec.name: spec for spec in specs if spec.scale is not None}
-    return {name: _on_grid(array, grids[name]) if name in grids else array for name, array in inputs.items()}
-
-
-def _on_grid(values: Array, spec: TensorSpec) -> Array:
-    import numpy as np
-
-    if values.dtype.kind != "f":
-        return values
-    limits = np.iinfo(spec.dtype)
-    scale, zero_point = spec.scale or 1.0, spec.zero_point or 0
-    return quantize(values, scale=scale, zero_point=zero_point, minimum=limits.min, maximum=limits.max, dtype=spec.dtype)
-
-
-def _decode(values: Array, spec: TensorSpec) -> Array:
-    if spec.scale is None:
-        return values
-    return dequantize(values, scale=spec.scale, zero_point=spec.zero_point or 0)
+    """Inputs in the model's own types and axis order; a name it does not know is passed on, for the session to refuse."""
+    known = {spec.name: spec for spec in specs}
+    return {name: to_stored(array, known[name]) if name in known else array for name, array in inputs.items()}
 
 
 def _by_sample(values: Array, size: int, name: str) -> Array:

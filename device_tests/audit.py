@@ -20,7 +20,7 @@ from edgekit.core.files import sha256
 from edgekit.core.plugins import Progress, Runtime, silent
 from edgekit.core.run import RunFolder
 from edgekit.core.stored import FileReader, Kernel, StoredConstant, StoredFile
-from edgekit.core.tensors import quantize
+from edgekit.core.tensors import to_stored
 
 if TYPE_CHECKING:
     from edgekit.core.contract import TensorQuantization
@@ -124,14 +124,8 @@ def audit_in_worker(*, run: str, folder: str, runtime: str) -> dict[str, Any]:
 
 def _sample(compressed: Compressed, artifact: Artifact) -> dict[str, Array]:
     """The first golden sample as the file wants it."""
-    found: dict[str, Array] = {}
-    for spec in artifact.inputs:
-        values = compressed.golden.inputs[spec.name][0]
-        if spec.scale is not None and spec.zero_point is not None and values.dtype.kind == "f":
-            low, high = (0, 255) if spec.dtype == "uint8" else (-128, 127)
-            values = quantize(values, scale=spec.scale, zero_point=spec.zero_point, minimum=low, maximum=high, dtype=spec.dtype)
-        found[spec.name] = values.astype(spec.dtype)
-    return found
+    golden = compressed.golden.inputs
+    return {spec.name: to_stored(golden[spec.name][0], spec).astype(spec.dtype) for spec in artifact.inputs}
 
 
 def _layers(claims: Claims, file: StoredFile, artifact: Artifact) -> tuple[tuple[LayerAudit, ...], tuple[str, ...]]:

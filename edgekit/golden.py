@@ -27,7 +27,7 @@ from edgekit.core.selftest import (
     differences,
     write_selftest,
 )
-from edgekit.core.tensors import TensorSpec, quantize
+from edgekit.core.tensors import TensorSpec, to_stored
 
 if TYPE_CHECKING:
     from edgekit.core.compressed import Golden
@@ -161,18 +161,10 @@ def _fit(values: Arrays, spec: TensorSpec) -> Array:
     if spec.name not in values:
         raise ConversionError(f"the program has no '{spec.name}', only {', '.join(values)}.")
     array = values[spec.name]
-    if tuple(array.shape) != spec.shape and array.ndim == len("NCHW"):
-        array = array.transpose(0, 2, 3, 1)  # channels last, the one other order an artifact can have
-    if tuple(array.shape) != spec.shape:
-        raise ConversionError(
-            f"'{spec.name}' is {list(spec.shape)} in the file and {list(values[spec.name].shape)} in the program."
-        )
-    if spec.scale is not None and array.dtype.kind == "f":
-        limits = np.iinfo(spec.dtype)
-        return quantize(
-            array, scale=spec.scale, zero_point=spec.zero_point or 0, minimum=limits.min, maximum=limits.max, dtype=spec.dtype
-        )
-    return np.ascontiguousarray(array).astype(spec.dtype, copy=False)
+    fitted = to_stored(array, spec)
+    if fitted.shape != spec.shape:
+        raise ConversionError(f"'{spec.name}' is {list(spec.shape)} in the file and {list(array.shape)} in the program.")
+    return np.ascontiguousarray(fitted).astype(spec.dtype, copy=False)
 
 
 def _cases(artifact: Artifact, golden: Golden) -> list[tuple[dict[str, Array], dict[str, Array]]]:

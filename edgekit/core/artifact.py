@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -33,6 +33,12 @@ class ExportOptions(Record):
             itself and takes raw pixels ``[N, H, W, C]`` or samples.
         image_inputs: Core ML takes images; normalisation is part of the package.
         class_labels: Core ML answers with the name of the most likely class too.
+        opset: ONNX operator set; None: 20, or 21 where 4-bit, 16-bit or block-wise types need it.
+        external_data: ONNX weights lie in ``model.onnx.data`` beside the model.
+        ort: Also write ONNX Runtime's own format and its operator config.
+        palette_bits: Core ML stores float weights as indices of so many bits into a table of values (k-means).
+        metadata: Written into the file by name; ``author``, ``license``, ``version`` and ``description`` have places of their own
+            in Core ML.
     """
 
     integer_io: bool = False
@@ -44,6 +50,11 @@ class ExportOptions(Record):
     preprocessing: Literal["describe", "bake"] = "describe"
     image_inputs: bool = False
     class_labels: bool = False
+    opset: Annotated[int, pydantic.Field(ge=17, le=23)] | None = None
+    external_data: bool = False
+    ort: bool = True
+    palette_bits: Literal[1, 2, 3, 4, 6, 8] | None = None
+    metadata: dict[str, str] = {}
 
 
 class RewriteRecord(Record):

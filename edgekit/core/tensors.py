@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Arrays = Mapping[str, Array]
 
-__all__ = ["DType", "TensorSpec", "check_inputs", "dequantize", "quantize"]
+__all__ = ["DType", "TensorSpec", "check_inputs", "dequantize", "from_stored", "quantize", "to_stored"]
 
 DType = Literal["bool", "int4", "int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64"]
 
@@ -29,6 +29,7 @@ class TensorSpec(Record):
         dtype: Element type as numpy spells it.
         scale: For integer I/O: real = ``scale * (integer - zero_point)``.
         zero_point: For integer I/O.
+        is_channels_last: The file has ``[N, H, W, C]`` where the program has ``[N, C, H, W]``; ``shape`` is the file's.
     """
 
     name: str
@@ -36,6 +37,7 @@ class TensorSpec(Record):
     dtype: DType
     scale: float | None = None
     zero_point: int | None = None
+    is_channels_last: bool = False
 
 
 def quantize(
@@ -70,6 +72,38 @@ def dequantize(integers: Array, *, scale: float, zero_point: int) -> NDArray[np.
 
     centred = np.asarray(integers, np.int32) - np.int32(zero_point)
     return centred.astype(np.float32) * np.float32(scale)
+
+
+def to_stored(values: Array, spec: TensorSpec) -> Array:
+    """The program's values as a file takes them: in its axis order, and on its grid where it has one.
+
+    >>> import numpy as np
+    >>> picture = TensorSpec(name="picture", shape=(1, 4, 5, 3), dtype="float32", is_channels_last=True)
+    >>> to_stored(np.zeros((1, 3, 4, 5), np.float32), picture).shape
+    (1, 4, 5, 3)
+    """
+    import numpy as np
+
+    if spec.is_channels_last:
+        values = np.ascontiguousarray(values.transpose(0, 2, 3, 1))
+    if spec.scale is None or values.dtype.kind != "f":
+        return values
+    ends = np.iinfo(spec.dtype)
+    minimum, maximum = int(ends.min), int(ends.max)
+    return quantize(values, scale=spec.scale, zero_point=spec.zero_point or 0, minimum=minimum, maximum=maximum, dtype=spec.dtype)
+
+
+def from_stored(values: Array, spec: TensorSpec) -> Array:
+    """What a file returned, as the program returns it: real values in its axis order.
+
+    >>> import numpy as np
+    >>> spec = TensorSpec(name="score", shape=(2,), dtype="int8", scale=0.5, zero_point=1)
+    >>> from_stored(np.array([1, 3], np.int8), spec)
+    array([0., 1.], dtype=float32)
+    """
+    if spec.is_channels_last:
+        values = values.transpose(0, 3, 1, 2)
+    return values if spec.scale is None else dequantize(values, scale=spec.scale, zero_point=spec.zero_point or 0)
 
 
 def check_inputs(inputs: Arrays, specs: tuple[TensorSpec, ...]) -> None:

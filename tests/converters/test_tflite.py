@@ -27,7 +27,7 @@ from edgekit.core.artifact import Artifact, ExportOptions
 from edgekit.core.compressed import Compressed
 from edgekit.core.errors import ConversionError, UnsupportedOpError
 from edgekit.core.task import Task
-from edgekit.core.tensors import dequantize, quantize
+from edgekit.core.tensors import dequantize, from_stored, quantize, to_stored
 from edgekit.runtimes.litert import RUNTIME
 
 
@@ -306,6 +306,35 @@ class TestOptions:
             if output.dtype == "int8":
                 values = dequantize(values, scale=output.scale or 0, zero_point=output.zero_point or 0)
             np.testing.assert_array_equal(values, reference.run({"signal": real})[output.name])
+
+    @pytest.mark.parametrize("integer_io", [False, True])
+    def test_channels_last_edges(self, convert: Any, compress: Any, integer_io: bool) -> None:
+        """The picture goes in as a camera gives it, and no transpose is left in the file."""
+        compressed = compress(Mobile)
+        artifact = convert(Mobile, image_layout="channels-last", integer_io=integer_io, signature="classify")
+        (spec,) = artifact.inputs
+        assert (spec.shape, spec.is_channels_last, artifact.outputs[0].is_channels_last) == ((1, 16, 16, 3), True, False)
+        graph = read(artifact)
+        assert graph.model.signatureDefs[0].signatureKey in {"classify", b"classify"}
+        assert "TRANSPOSE" not in {graph.kind(operator) for operator in graph.operators}
+        real = compressed.golden.inputs["image"][0]
+        found = RUNTIME.load(artifact.path).run({"image": to_stored(real, spec)})["output"]
+        plain = RUNTIME.load(convert(Mobile).path).run({"image": real})["output"]
+        np.testing.assert_array_equal(from_stored(found, artifact.outputs[0]), plain)
+        assert {outcome.outcome for outcome in artifact.contract_report.outcomes} <= {"honoured", "re-typed", "folded"}
+
+    def test_channels_last_pictures_come_out_too(self, tmp_path: Path) -> None:
+        task = make_task(lambda: nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU()), (1, 3, 6, 7))
+        state = pipeline.compress(task, recipe="none")
+        options = ExportOptions(image_layout="channels-last")
+        artifact = CONVERTER.convert(state, output=tmp_path, options=options)
+        assert [spec.shape for spec in (*artifact.inputs, *artifact.outputs)] == [(1, 6, 7, 3), (1, 6, 7, 5)]
+        graph = read(artifact)
+        assert "TRANSPOSE" not in {graph.kind(operator) for operator in graph.operators}
+        (real,) = state.golden.inputs.values()
+        found = RUNTIME.load(artifact.path).run({artifact.inputs[0].name: to_stored(real[0], artifact.inputs[0])})
+        returned = from_stored(found["output"], artifact.outputs[0])
+        np.testing.assert_allclose(returned, state.golden.outputs["output"][0], atol=1e-6)
 
 
 class TestReport:
