@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.export_options import export_options
 from edgekit.cli.options import command, once, option, run_argument
 
 if TYPE_CHECKING:
@@ -34,30 +35,25 @@ def _complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplet
         "export runs/watch --target onnx --target tflite --target coreml",
         "export runs/watch --target tflite --integer-io --no-float-baseline --force",
         "export runs/watch --target onnx --activation-type int8 --dry-run",
+        "export runs/watch --target coreml --snippet swift",
     ]
 )
 @run_argument
 @option("-t", "--target", "target", multiple=True, required=True, shell_complete=_complete_target,
         help="Target to convert for: onnx, tflite, coreml. May be repeated.")  # fmt: skip
-@option("--integer-io/--float-io", help="Model inputs and outputs are integers instead of float (TFLite, ONNX).")
-@option("--activation-type", type=click.Choice(["uint8", "int8"]), default="uint8", show_default=True,
-        help="Integer type of activations in ONNX; uint8 is what ONNX Runtime is fast with on x86.")  # fmt: skip
-@option("--ios", type=click.Choice(["15", "16", "17", "18"]),
-        help="Lowest iOS the Core ML package must load on.  [default: 17, or 18 for 4-bit and block-wise weights]")  # fmt: skip
-@option("--compute-precision", type=click.Choice(["float16", "float32"]), default="float32", show_default=True,
-        help="Core ML's precision for what is not integer.")  # fmt: skip
+@export_options
 @option("--float-baseline/--no-float-baseline", default=True, show_default=True,
         help="Also export the float model, to compare with.")  # fmt: skip
+@once("--snippet", type=click.Choice(["python", "swift", "kotlin", "cpp"]),
+      help="Print code that loads, feeds, runs and self-tests the file; one that is there is not converted again.")  # fmt: skip
 @once("--force", is_flag=True, help="Replace artifacts that are there.")
 @once("--dry-run", is_flag=True, help="Check run, targets and options, say what would be done, and write nothing.")
 def export(  # the options are the parameters
     terminal: Terminal,
     run: Path,
     target: tuple[str, ...],
-    integer_io: bool,
-    activation_type: str,
-    ios: str | None,
-    compute_precision: str,
+    options: ExportOptions,
+    snippet: str | None,
     float_baseline: bool,
     force: bool,
     dry_run: bool,
@@ -68,26 +64,46 @@ def export(  # the options are the parameters
     from the finished file.
     """
     from edgekit import pipeline
-    from edgekit.core.artifact import ExportOptions
     from edgekit.core.run import RunFolder
 
-    fields = {
-        "integer_io": integer_io,
-        "activation_type": activation_type,
-        "minimum_ios_version": int(ios) if ios else None,
-        "compute_precision": compute_precision,
-    }
-    options = ExportOptions.parse(fields, source="export options")
     folder = RunFolder(run)
     folder.manifest()
     targets = tuple(dict.fromkeys(target))
     if dry_run:
         _dry_run(terminal, folder, targets, options, float_baseline=float_baseline)
         return
+    if snippet is not None:
+        _print_snippet(terminal, folder, targets, options, language=snippet, force=force)
+        return
     with terminal.working(folder) as progress:
         pipeline.export(run, targets=targets, options=options, float_baseline=float_baseline, force=force, progress=progress)
     artifacts = folder.load_artifacts()
     terminal.finish(_document(folder, artifacts), lambda console: _print_result(console, folder, artifacts))
+
+
+def _print_snippet(
+    terminal: Terminal, run: RunFolder, targets: Sequence[str], options: ExportOptions, *, language: str, force: bool
+) -> None:
+    """Code for the one target's artifact, on stdout as it is."""
+    from edgekit import pipeline
+    from edgekit.core.artifact import Artifact
+    from edgekit.core.errors import UsageError
+    from edgekit.snippets import render
+
+    if len(targets) != 1:
+        raise UsageError(f"--snippet is for one target, but {len(targets)} were asked for: {', '.join(targets)}.")
+    (target,) = targets
+    made = next((place for name in (target, f"{target}-float32") if (place := run.artifacts / name).exists()), None)
+    if made is not None and not force:
+        artifact = Artifact.load(made)
+    else:
+        with terminal.working(run) as progress:
+            [artifact, *_] = pipeline.export(
+                run.path, targets=targets, options=options, float_baseline=False, force=force, progress=progress
+            )
+    code = render(artifact, language)
+    document = {"artifact": artifact.label, "language": language, "code": code}
+    terminal.finish(document, lambda console: console.file.write(code))
 
 
 def _dry_run(terminal: Terminal, run: RunFolder, targets: Sequence[str], options: ExportOptions, *, float_baseline: bool) -> None:
