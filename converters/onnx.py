@@ -206,6 +206,8 @@ def _serialize(model: ir.Model, compressed: Compressed, edges: Edges) -> bytes:
     import onnx_ir as ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+    from edgekit.converters.preprocessing import onnx_metadata
+
     RemoveUnusedNodesPass()(model)
     record = compressed.record
     versions = tool_versions()
@@ -219,9 +221,11 @@ def _serialize(model: ir.Model, compressed: Compressed, edges: Edges) -> bytes:
             "edgekit.recipe": str(record.recipe.get("name", "")),
             "labels": json.dumps(list(record.labels)),
             "preprocessing": json.dumps(record.preprocessing, default=str),
+            **onnx_metadata.image_properties(record.preprocessing),
         }
     )
     proto = ir.to_proto(model)
+    onnx_metadata.denote_images(proto, record.preprocessing)
     _thin_out(proto, quantized=bool(compressed.contract.activations))
     try:
         onnx.checker.check_model(proto, full_check=True)

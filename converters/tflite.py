@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.core.artifact import Artifact, ExportOptions
 from edgekit.core.errors import ConversionError, UnsupportedOpError
 from edgekit.core.files import sha256, write_bytes
+from edgekit.core.preprocessing import for_file, read_preprocessing
 from edgekit.core.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -80,16 +81,17 @@ class TFLiteConverter:
         outcomes = report(graph, compressed.contract, found)
         check_outputs(data, compressed, evidence=evidence, tensors=found.tensors, options=options)
         inputs, outputs = graph.signature()
+        specs = _specs(graph, inputs, compressed.record.inputs, options)
         return Artifact(
             target=self.name,
             path=path,
             sha256=sha256(path),
             size_bytes=len(data),
             precision=compressed.precision,
-            inputs=_specs(graph, inputs, compressed.record.inputs, options),
+            inputs=specs,
             outputs=_specs(graph, outputs, compressed.record.outputs, options),
             labels=compressed.record.labels,
-            preprocessing=compressed.record.preprocessing,
+            preprocessing=for_file(compressed.record.preprocessing, specs),
             contract_report=outcomes,
             versions={name: metadata.version(name) for name in ("litert-torch", "litert-converter", "ai-edge-litert")},
             options=options,
@@ -133,6 +135,7 @@ def _finish(
     weights: Sequence[SmallWeight],
 ) -> bytes:
     """Edges, integer kernels the compiler left out, small weights, the contract's exact scales, readable names."""
+    from edgekit.converters.preprocessing.tflite_metadata import with_files
     from edgekit.converters.tflite_edges import name_tensors, set_edges
     from edgekit.converters.tflite_flatbuffer import Graph
     from edgekit.converters.tflite_integers import quantize_transposed_convolutions, remove_fences, widen_biases
@@ -160,12 +163,33 @@ def _finish(
     name_tensors(graph, found.tensors)
     graph.drop_buffers()
     graph.model.description = f"edgekit {metadata.version('edgekit')}"
-    for name, value in (("labels", compressed.record.labels), ("preprocessing", compressed.record.preprocessing)):
-        if value:
-            graph.add_metadata(f"edgekit.{name}", json.dumps(value).encode())
+    files = _describe(graph, compressed, options)
     if found.channels_first:
         graph.add_metadata(CHANNELS_FIRST_METADATA, "\n".join(graph.name(index) for index in found.channels_first).encode())
-    return graph.to_bytes()
+    return with_files(graph.to_bytes(), files)
+
+
+def _describe(graph: Graph, compressed: Compressed, options: ExportOptions) -> dict[str, str]:
+    """Add labels and preprocessing as the standard tools read them and as edgekit does; returns the files to pack behind."""
+    from edgekit.converters.preprocessing.tflite_metadata import ENTRY, LABELS_FILE, write_metadata
+
+    record = compressed.record
+    inputs, outputs = (
+        _specs(graph, side, specs, options)
+        for side, specs in zip(graph.signature(), (record.inputs, record.outputs), strict=True)
+    )
+    described = for_file(record.preprocessing, inputs)
+    for name, value in (("labels", record.labels), ("preprocessing", described)):
+        if value:
+            graph.add_metadata(f"edgekit.{name}", json.dumps(value).encode())
+    records = read_preprocessing(described)
+    labelled = [spec for spec in outputs if record.labels and spec.shape[-1:] == (len(record.labels),)]
+    if not records and not labelled:
+        return {}
+    count = len(record.labels)
+    content = write_metadata(record.name, inputs=inputs, outputs=outputs, records=records, label_count=count)
+    graph.add_metadata(ENTRY, content)
+    return {LABELS_FILE: "\n".join(record.labels)} if labelled else {}
 
 
 def _recognise(

@@ -20,6 +20,7 @@ __all__ = [
     "Preprocessing",
     "check_shapes",
     "describe",
+    "for_file",
     "read_preprocessing",
     "statistics",
 ]
@@ -73,6 +74,12 @@ def read_preprocessing(described: Mapping[str, Any]) -> dict[str, Preprocessing]
             return {}
         found[name] = kind.parse(dict(value), source=f"preprocessing of input '{name}'")
     return found
+
+
+def for_file(described: Mapping[str, Any], inputs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """A description for a file that has some inputs in another axis order than the program (``is_channels_last``)."""
+    turned = {spec.name for spec in inputs if spec.is_channels_last}
+    return {name: {**value, "layout": "NHWC"} if name in turned else value for name, value in described.items()}
 
 
 def statistics(described: Mapping[str, Any]) -> dict[str, Any]:
