@@ -69,10 +69,10 @@ def confine(confinement: Confinement, *, scratch: Path) -> list[str]:
     Returns:
         What this system cannot enforce, a sentence each.
     """
-    lacking = list(_limit(confinement))
+    lacking = _limit(confinement)
     if landlock.abi():
-        reads = [Path(path) for path in (*_SYSTEM, *_python_folders(), *confinement.reads)]
-        writes = [Path(path) for path in (*_DEVICES, scratch, *confinement.writes)]
+        reads = [*map(Path, _SYSTEM), *map(Path, _python_folders()), *map(Path, confinement.reads)]
+        writes = [*map(Path, _DEVICES), scratch, *map(Path, confinement.writes)]
         landlock.restrict(reads=reads, writes=writes)
     else:
         lacking.append("This system has no Landlock: the worker can read and write wherever you can.")
@@ -83,12 +83,11 @@ def confine(confinement: Confinement, *, scratch: Path) -> list[str]:
     return lacking
 
 
-def _limit(confinement: Confinement) -> Iterator[str]:
-    if sys.platform == "win32":
-        yield "This system has no resource limits: only the calling process watches memory and time."
-        return
-    import resource
-
+def _limit(confinement: Confinement) -> list[str]:
+    try:
+        import resource
+    except ImportError:
+        return ["This system has no resource limits: only the calling process watches memory and time."]
     limits = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_CPU: confinement.cpu_s,
@@ -99,6 +98,7 @@ def _limit(confinement: Confinement) -> Iterator[str]:
         _, hard = resource.getrlimit(what)
         value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(what, (value, value))
+    return []
 
 
 def _python_folders() -> Iterator[str]:

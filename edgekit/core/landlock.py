@@ -89,9 +89,7 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
             rights &= _ON_FILES
         rule = _PathBeneath(rights, place)
         _checked(
-            _libc().syscall(
-                _ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), ctypes.byref(rule), ctypes.c_uint32(0)
-            )
+            _libc().syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), ctypes.byref(rule), ctypes.c_uint32(0))
         )
     finally:
         os.close(place)

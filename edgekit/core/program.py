@@ -6,10 +6,14 @@ or load them in a confined worker.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import io
+import json
+import os
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,20 +51,53 @@ def save_program(program: ExportedProgram, path: Path) -> None:
 
 
 def load_program(path: Path) -> ExportedProgram:
-    """Read a ``.pt2``.
+    """Read a ``.pt2``, without running what a pickle in it says.
 
     Raises:
-        IntegrityError: The file is not one torch can read.
+        IntegrityError: The file is not one torch can read, or holds objects instead of tensors.
     """
     import torch
 
     register_operators()
-    with warnings.catch_warnings():
+    _refuse_objects(path)
+    with warnings.catch_warnings(), _weights_only():
         warnings.simplefilter("ignore")
         try:
             return torch.export.load(path)
         except Exception as reason:
             raise IntegrityError(f"{path} is not a program torch {torch.__version__} can read: {reason}") from reason
+
+
+@contextlib.contextmanager
+def _weights_only() -> Iterator[None]:
+    """Torch falls back to full unpickling in places where it reads a program; this forbids it."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _refuse_objects(path: Path) -> None:
+    """Constants that are no tensors would be unpickled whatever torch is told."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            tables = [name for name in archive.namelist() if "/constants/" in name and name.endswith("_config.json")]
+            files = [
+                str(one.get("path_name", "")) for table in tables for one in json.loads(archive.read(table))["config"].values()
+            ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, zipfile.BadZipFile) as reason:
+        raise IntegrityError(f"{path} is not a program torch can read: {reason}") from reason
+    foreign = [name for name in files if not name.startswith("tensor_")]
+    if foreign:
+        raise IntegrityError(
+            f"{path} holds {len(foreign)} objects that are no tensors ('{foreign[0]}'); reading them would run what the"
+            " file says. Export a model of plain tensors."
+        )
 
 
 def program_digest(program: ExportedProgram) -> str:

@@ -57,7 +57,7 @@ def forbid_sockets() -> None:
         tests.append((_AT_LEAST, _X32))
     lines += [(code, len(tests) - at, 0, value) for at, (code, value) in enumerate(tests)]  # to the last line
     lines += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _DENY)]
-    instructions = (_Instruction * len(lines))(*lines)
+    instructions = (_Instruction * len(lines))(*(_Instruction(*line) for line in lines))
     program = _Program(len(lines), instructions)
     libc = ctypes.CDLL(None, use_errno=True)
     calls = ((_NO_NEW_PRIVS, 1, 0), (_SET_SECCOMP, _FILTER, ctypes.byref(program)))

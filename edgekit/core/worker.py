@@ -71,7 +71,7 @@ def call(
         if confined is not None:
             order["confined"] = confined.model_dump(mode="json")
             memory_bytes = memory_bytes or confined.memory_limit_bytes
-            variables |= {name: scratch for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "KERAS_HOME")}
+            variables |= dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "KERAS_HOME"), scratch)
         write_text(job, json.dumps(order))
         log = log or Path(scratch, "log.txt")
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,7 @@ def spin():
 def flood():
     while True:
         sys.stdout.write("\\x1b[31m" * 2**16)
-def forge(*, answer): 
+def forge(*, answer):
     import pathlib, os
     path = next(pathlib.Path(os.environ["TMPDIR"]).glob("job.json")).with_name("answer.json")
     path.write_text(answer)

@@ -18,7 +18,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "executorch": (),
     "flatbuffers": ("tflite", "litert"),
     "jinja2": ("page",),
-    "keras": (),
+    "keras": ("keras",),
     "litert_torch": ("tflite",),
     "matplotlib": ("figure",),
     "neural_compressor": (),
@@ -26,7 +26,8 @@ JOBS: dict[str, tuple[str, ...]] = {
     "onnx_ir": ("onnx",),
     "onnxruntime": ("onnx",),
     "onnxscript": ("onnx",),
-    "tensorflow": (),
+    "tensorflow": ("saved_model",),
+    "tf2onnx": ("saved_model",),
 }
 """Framework -> what the name of a file or folder that imports it must start with."""
 
