@@ -238,6 +238,9 @@ def _specs(arguments: Any, stored: str | None, source: str) -> tuple[TensorSpec,
             )
         grid = grids.get(argument.name)
         same = grid is not None and grid.dtype == dtype
+        flexible = grid.flexible if grid is not None and len(grid.shape) == len(shape) else ()
+        if grid is not None and flexible:
+            shape = tuple(e if isinstance(size, str) else size for size, e in zip(argument.shape, grid.shape, strict=True))
         specs.append(
             TensorSpec(
                 name=argument.name,
@@ -245,6 +248,7 @@ def _specs(arguments: Any, stored: str | None, source: str) -> tuple[TensorSpec,
                 dtype=dtype,
                 scale=grid.scale if grid is not None and same else None,
                 zero_point=grid.zero_point if grid is not None and same else None,
+                flexible=flexible,
             )
         )
     return tuple(specs)

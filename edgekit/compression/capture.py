@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from edgekit.compression.declaration import check_declaration
+from edgekit.compression.flexible import check_recipe, flexible_specs, trace_hints, traceable
 from edgekit.core.compressed import Compressed, CompressedRecord, Golden, StepRecord
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import CaptureError, DataError, TaskError, UnsupportedOpError
 from edgekit.core.program import answer_samples, run_program
 from edgekit.core.run import tool_versions
-from edgekit.core.tensors import DType, TensorSpec
+from edgekit.core.tensors import DType, FlexibleAxis, TensorSpec
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -60,14 +61,18 @@ def capture(task: Task, *, recipe: Recipe) -> Compressed:
         TaskError: The model cannot be built, or its weights are not finite.
         CaptureError: ``torch.export`` could not trace it.
         UnsupportedOpError: It calls an operator that no target can lower.
+        RecipeError: The recipe needs fixed shapes, and the task leaves some open.
     """
     clock, cpu = time.perf_counter(), time.process_time()
+    check_recipe(task, recipe)
     model = task.build_model()
     _check_weights(model, task.name)
     example = task.named_inputs(task.example_inputs)
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in example.values())
     output_names = _output_names(_call(model, task, arguments), task.name)
-    program = _export(_positional(model, task, wrap=output_names[0] == "{}"), arguments, task)
+    axes = task.flexible_axes()
+    module = _positional(model, task, wrap=output_names[0] == "{}")
+    program = _export(module, arguments, task, axes=[axes.get(name, ()) for name in example])
     output_names = [name for name in output_names if name != "{}"]
     _check_operators(program)
     outputs = run_program(program, arguments)
@@ -75,6 +80,9 @@ def capture(task: Task, *, recipe: Recipe) -> Compressed:
         raise CaptureError(f"Task '{task.name}': the model has {len(output_names)} outputs, its program {len(outputs)}.")
     golden = first_samples(task, example, count=GOLDEN_COUNT)
     inputs = tuple(_spec(name, array) for name, array in example.items())
+    returned = tuple(_spec(name, value.numpy()) for name, value in zip(output_names, outputs, strict=True))
+    if axes:
+        inputs, returned = flexible_specs(program, inputs, returned, axes)
     described = task.described_preprocessing
     check_declaration(
         task.name, described, program=program, inputs=inputs, samples=golden if task.calibration is not None else None
@@ -83,7 +91,7 @@ def capture(task: Task, *, recipe: Recipe) -> Compressed:
         name=task.name,
         recipe=recipe.model_dump(mode="json"),
         inputs=inputs,
-        outputs=tuple(_spec(name, value.numpy()) for name, value in zip(output_names, outputs, strict=True)),
+        outputs=returned,
         labels=tuple(task.labels),
         preprocessing=described,
         seed=task.seed,
@@ -190,11 +198,17 @@ def _output_names(result: Any, task: str) -> list[str]:
     )
 
 
-def _export(model: torch.nn.Module, arguments: tuple[torch.Tensor, ...], task: Task) -> ExportedProgram:
+def _export(
+    model: torch.nn.Module, arguments: tuple[torch.Tensor, ...], task: Task, *, axes: Sequence[Sequence[FlexibleAxis]] = ()
+) -> ExportedProgram:
+    hints: Any = trace_hints(axes) if any(axes) else None
+    if hints and isinstance(model, _Plain):
+        hints = (hints,)  # its arguments are one variadic parameter
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            return torch.export.export(model, arguments, strict=False)
+            given = traceable(arguments, axes) if hints else arguments
+            return torch.export.export(model, given, dynamic_shapes=hints, strict=False)
     except Exception as reason:
         raise CaptureError(
             f"Task '{task.name}': torch.export cannot trace the model. {user_line(reason)}\n"

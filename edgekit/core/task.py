@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgekit.core.errors import DataError, EdgekitError, TaskError
+from edgekit.core.errors import DataError, EdgekitError, TaskError, nearest
 from edgekit.core.metric import Metric, top1
+from edgekit.core.tensors import FlexibleAxis
 from edgekit.core.preprocessing import Preprocessing, describe, read_preprocessing
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Task:
         calibration: Unlabelled input batches (any batch size) that look like what the device will see.
         evaluation: ``(inputs, targets)`` batches (any batch size) that were used neither for training nor for
             calibration. ``targets`` may be None for metrics that compare with the float model.
+        shapes: Input name -> axis -> its sizes, for axes whose size the caller of the model chooses: a ``range`` (step 1) or a
+            list of the sizes allowed. Other axes have the sizes of ``example_inputs``.
         metric: How outputs are scored, one score a sample.
         training: ``(inputs, targets)`` batches for recipes that train; a function is called anew for each epoch. Its order may
             come from the global generators of Python, NumPy and torch, which are seeded before each epoch.
@@ -75,6 +78,7 @@ class Task:
     example_inputs: Batch
     calibration: Batches | None = None
     evaluation: Batches | None = None
+    shapes: Mapping[str, Mapping[int, Sequence[int]]] = dataclasses.field(default_factory=dict)
     metric: Metric = top1
     training: Batches | None = None
     validation: Batches | None = None
@@ -184,6 +188,36 @@ class Task:
                 f"Task '{self.name}': a batch has {len(parts)} inputs, the model takes {len(names)} ({', '.join(names)})."
             )
         return {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
+
+    def flexible_axes(self) -> dict[str, tuple[FlexibleAxis, ...]]:
+        """What :attr:`shapes` says, by input name, each axis checked.
+
+        Raises:
+            TaskError: An unknown input, an axis it does not have, no sizes, or sizes without that of the example.
+        """
+        examples = self.named_inputs(self.example_inputs)
+        for name in self.shapes:
+            if name not in examples:
+                raise TaskError(
+                    f"Task '{self.name}': shapes names '{name}', its inputs are {list(examples)}.{nearest(name, examples)}"
+                )
+        return {
+            name: tuple(self._flexible_axis(name, examples[name].shape, axis, sizes) for axis, sizes in sorted(axes.items()))
+            for name, axes in self.shapes.items()
+        }
+
+    def _flexible_axis(self, name: str, shape: tuple[int, ...], axis: int, sizes: Sequence[int]) -> FlexibleAxis:
+        where = f"Task '{self.name}': shapes['{name}'][{axis}]"
+        if not 0 <= axis < len(shape):
+            raise TaskError(f"{where}: the example has axes 0 to {len(shape) - 1}.")
+        if not sizes or min(sizes) < 1:
+            raise TaskError(f"{where} is {sizes}; give a range or a list of sizes of 1 and more.")
+        if shape[axis] not in sizes:
+            raise TaskError(
+                f"{where} is {sizes}, without the {shape[axis]} that example_inputs has there. Add it, or change the example."
+            )
+        whole = isinstance(sizes, range) and sizes.step == 1
+        return FlexibleAxis(axis=axis, minimum=min(sizes), maximum=max(sizes), sizes=() if whole else tuple(sorted(sizes)))
 
     def calibration_batches(self) -> Iterator[dict[str, Array]]:
         """Calibration inputs, each batch checked.

@@ -15,9 +15,33 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Arrays = Mapping[str, Array]
 
-__all__ = ["DType", "TensorSpec", "check_inputs", "dequantize", "from_stored", "quantize", "to_stored"]
+__all__ = ["DType", "FlexibleAxis", "TensorSpec", "check_inputs", "dequantize", "from_stored", "quantize", "to_stored"]
 
 DType = Literal["bool", "int4", "int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64"]
+
+
+class FlexibleAxis(Record):
+    """An axis whose size a caller chooses.
+
+    Args:
+        axis: Which one.
+        minimum: Smallest size.
+        maximum: Largest size.
+        sizes: The only sizes allowed, where they are enumerated; empty: every size between the two.
+    """
+
+    axis: int
+    minimum: int
+    maximum: int
+    sizes: tuple[int, ...] = ()
+
+    def allows(self, size: int) -> bool:
+        """Whether the axis may have this size."""
+        return size in self.sizes if self.sizes else self.minimum <= size <= self.maximum
+
+    def __str__(self) -> str:
+        """``1..8``, or ``128|192|256``."""
+        return "|".join(map(str, self.sizes)) if self.sizes else f"{self.minimum}..{self.maximum}"
 
 
 class TensorSpec(Record):
@@ -29,6 +53,7 @@ class TensorSpec(Record):
         dtype: Element type as numpy spells it.
         scale: For integer I/O: real = ``scale * (integer - zero_point)``.
         zero_point: For integer I/O.
+        flexible: Axes whose size a caller chooses; ``shape`` has the sizes of the example.
         is_channels_last: The file has ``[N, H, W, C]`` where the program has ``[N, C, H, W]``; ``shape`` is the file's.
     """
 
@@ -38,6 +63,21 @@ class TensorSpec(Record):
     scale: float | None = None
     zero_point: int | None = None
     is_channels_last: bool = False
+    flexible: tuple[FlexibleAxis, ...] = ()
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape can be given."""
+        open_axes = {axis.axis: axis for axis in self.flexible}
+        return len(shape) == len(self.shape) and all(
+            open_axes[axis].allows(size) if axis in open_axes else size == expected
+            for axis, (size, expected) in enumerate(zip(shape, self.shape, strict=True))
+        )
+
+    @property
+    def sizes(self) -> str:
+        """The shape in words: ``[1..8, 3, 224, 224]``."""
+        open_axes = {axis.axis: str(axis) for axis in self.flexible}
+        return f"[{', '.join(open_axes.get(axis, str(size)) for axis, size in enumerate(self.shape))}]"
 
 
 def quantize(
@@ -120,8 +160,8 @@ def check_inputs(inputs: Arrays, specs: tuple[TensorSpec, ...]) -> None:
         if spec.name not in inputs:
             raise DataError(f"Input '{spec.name}' is missing; the model expects {known}, got {list(inputs)}.")
         array = inputs[spec.name]
-        if tuple(array.shape) != spec.shape or str(array.dtype) != spec.dtype:
+        if not spec.fits(tuple(array.shape)) or str(array.dtype) != spec.dtype:
             raise DataError(
                 f"Input '{spec.name}' is {array.dtype} {list(array.shape)}, but the model expects"
-                f" {spec.dtype} {list(spec.shape)}."
+                f" {spec.dtype} {spec.sizes}."
             )

@@ -1,0 +1,112 @@
+"""Axes whose size the caller of a model chooses: how they are traced, and what becomes of them.
+
+``torch.export`` traces with sizes as symbols (https://docs.pytorch.org/docs/stable/export.html). It takes a size of 0 or 1 for a
+constant, so that an axis is traced with two at least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edgekit.core.errors import CaptureError, RecipeError
+from edgekit.core.tensors import FlexibleAxis, TensorSpec
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from edgekit.core.recipe import Recipe
+    from edgekit.core.task import Task
+
+__all__ = ["check_recipe", "flexible_specs", "trace_hints", "traceable"]
+
+_LEAST = 2
+
+
+def check_recipe(task: Task, recipe: Recipe) -> None:
+    """Refuse recipes that need fixed shapes.
+
+    Raises:
+        RecipeError: A step is to change a model whose shapes are open.
+    """
+    if task.shapes and recipe.steps:
+        axes = ", ".join(f"'{name}' on {sorted(axes)}" for name, axes in task.shapes.items())
+        raise RecipeError(
+            f"Recipe '{recipe.name}' needs fixed shapes, but task '{task.name}' leaves axes open: {axes}. Remove shapes=, or use"
+            " recipe 'none' and export float files."
+        )
+
+
+def traceable(arguments: Sequence[torch.Tensor], axes: Sequence[Sequence[FlexibleAxis]]) -> tuple[torch.Tensor, ...]:
+    """Arguments with two rows at least along every open axis, filled by repetition."""
+    found = []
+    for argument, open_axes in zip(arguments, axes, strict=True):
+        grown = argument
+        for axis in open_axes:
+            missing = _LEAST if axis.maximum >= _LEAST else axis.maximum
+            if grown.shape[axis.axis] < missing:
+                grown = grown.repeat_interleave(missing, dim=axis.axis)
+        found.append(grown.contiguous())
+    return tuple(found)
+
+
+def trace_hints(axes: Sequence[Sequence[FlexibleAxis]]) -> tuple[dict[int, Any], ...]:
+    """What ``torch.export`` is told of each argument: axis -> bounds; torch finds which axes must be equal."""
+    auto: Any = torch.export.Dim.AUTO
+    return tuple({axis.axis: auto(min=axis.minimum, max=axis.maximum) for axis in open_axes} for open_axes in axes)
+
+
+def flexible_specs(
+    program: ExportedProgram,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    axes: Mapping[str, tuple[FlexibleAxis, ...]],
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The specs with their open axes.
+
+    Args:
+        program: What was traced.
+        inputs: With the example's sizes.
+        outputs: The same.
+        axes: Input name -> open axes.
+
+    Raises:
+        CaptureError: The model's code made a constant of an axis that was to stay open.
+    """
+    from torch.utils._sympy.value_ranges import ValueRanges
+
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
+    given: Sequence[Any] = program.graph_signature.user_inputs
+    returned: Sequence[Any] = program.graph_signature.user_outputs
+    bounds = dict(program.range_constraints)
+    for spec, name in zip(inputs, given, strict=True):
+        for axis in axes.get(spec.name, ()):
+            size = values[name].shape[axis.axis]
+            if isinstance(size, int):
+                raise CaptureError(
+                    f"Input '{spec.name}': axis {axis.axis} was to be {axis}, but the model's code works for one size only: it uses"
+                    " the size as a number (a reshape to a fixed size, a branch, a table). Derive it from the input's shape, or"
+                    " take the axis out of shapes=."
+                )
+            # torch keeps 0 and 1 for constants and says 2 at least; what it traced holds for 1 all the same
+            bounds[size.node.expr] = ValueRanges(axis.minimum, axis.maximum)
+    made = tuple(
+        spec.replace(flexible=_open_axes(values[name].shape, bounds) if name in values else ())
+        for spec, name in zip(outputs, returned, strict=True)
+    )
+    return tuple(spec.replace(flexible=axes.get(spec.name, ())) for spec in inputs), made
+
+
+def _open_axes(shape: Sequence[Any], bounds: Mapping[Any, Any]) -> tuple[FlexibleAxis, ...]:
+    """Axes of an output that follow the inputs', with the bounds their formula has."""
+    from torch.utils._sympy.value_ranges import bound_sympy
+
+    found = []
+    for axis, size in enumerate(shape):
+        if isinstance(size, int):
+            continue
+        formula = bound_sympy(size.node.expr, dict(bounds))
+        found.append(FlexibleAxis(axis=axis, minimum=max(int(formula.lower), 0), maximum=int(formula.upper)))
+    return tuple(found)
