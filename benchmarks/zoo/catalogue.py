@@ -1,0 +1,22 @@
+"""All architectures of the zoo, by name."""
+
+from __future__ import annotations
+
+import importlib
+
+from zoo.architecture import Architecture
+
+__all__ = ["FAMILIES", "architectures"]
+
+FAMILIES = ("mobile", "residual", "attention", "text", "recurrent", "audio", "dense", "detection", "structures")
+"""Files of :mod:`zoo.families`, in the order of the table."""
+
+
+def architectures(family: str | None = None) -> dict[str, Architecture]:
+    """Name -> architecture, of one family or of all."""
+    found: dict[str, Architecture] = {}
+    for name in (family,) if family else FAMILIES:
+        module = importlib.import_module(f"zoo.families.{name}")
+        for made in module.ARCHITECTURES:
+            found[made[0]] = Architecture(made[0], name, *made[1:])
+    return found
