@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit.converters.coreml_shapes import widened
 from edgekit.core.artifact import Artifact, ExportOptions
 from edgekit.core.errors import ContractError, ConversionError
 from edgekit.core.files import sha256, size_bytes, write_bytes, write_text
@@ -77,13 +78,15 @@ class CoreMLConverter:
             UnsupportedOpError: Names the operator, its layer and what to do.
             ConversionError: coremltools refused the program.
         """
+        from edgekit.converters import coreml_features
         from edgekit.converters.coreml_report import read_contract
         from edgekit.converters.coreml_sparse import sparse_weights, store_sparse
 
         ios = _lowest_ios(compressed, options)
-        inputs, outputs = _edges(compressed)
+        images = coreml_features.image_inputs(compressed, options)
+        inputs, outputs = _edges(compressed, images)
         with quiet_coremltools():
-            model = _convert(compressed, inputs, outputs, options, ios)
+            model = _convert(coreml_features.with_image_entries(compressed, images), inputs, outputs, options, ios)
             sparse = sparse_weights(compressed.program)
             model = store_sparse(model) if sparse else model
             path = _write(model, output / "model.mlpackage", compressed)
@@ -153,7 +156,7 @@ def quiet_coremltools() -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _edges(compressed: Compressed) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def _edges(compressed: Compressed, images: Sequence[str]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs as the package will have them.
 
     Raises:
@@ -161,12 +164,15 @@ def _edges(compressed: Compressed) -> tuple[tuple[TensorSpec, ...], tuple[Tensor
     """
     inputs = []
     for spec in compressed.record.inputs:
+        if spec.name in images:
+            inputs.append(spec)
+            continue
         if spec.dtype not in _INPUT_DTYPES:
             known = ", ".join(sorted(set(_INPUT_DTYPES.values())))
             raise ConversionError(
                 f"Input '{spec.name}' is {spec.dtype}; Core ML models can be given {known}. Take one of these and convert inside."
             )
-        inputs.append(spec.replace(dtype=_INPUT_DTYPES[spec.dtype]))
+        inputs.append(widened(spec).replace(dtype=_INPUT_DTYPES[spec.dtype]))
     outputs = [spec.replace(dtype=_INPUT_DTYPES.get(spec.dtype, "float32")) for spec in compressed.record.outputs]
     return tuple(inputs), tuple(outputs)
 
@@ -177,6 +183,7 @@ def _convert(
     import coremltools
     import numpy as np
 
+    from edgekit.converters import coreml_features
     from edgekit.converters.coreml_lowering import lower, naming_failures
     from edgekit.converters.weights import is_weight_only, plain_weights, without_types
 
@@ -190,12 +197,13 @@ def _convert(
         return coremltools.convert(
             program,
             convert_to="mlprogram",
-            inputs=[coremltools.TensorType(name=s.name, shape=s.shape, dtype=np.dtype(s.dtype).type) for s in inputs],
+            inputs=coreml_features.input_types(inputs, coreml_features.image_inputs(compressed, options)),
             outputs=[coremltools.TensorType(name=s.name, dtype=np.dtype(s.dtype).type) for s in outputs],
             minimum_deployment_target=getattr(coremltools.target, f"iOS{ios}"),
             compute_precision=getattr(coremltools.precision, options.compute_precision.upper()),
             pass_pipeline=_passes(program, weights, ios),
             skip_model_load=True,
+            classifier_config=coreml_features.class_labels(compressed, options),
         )
 
 

@@ -100,6 +100,7 @@ def read_contract(
 def _load(package: Path) -> list[Any]:
     import coremltools
     from coremltools.converters.mil.frontend.milproto.load import load
+    from coremltools.converters.mil.mil.var import ListVar
 
     try:
         model: Any = coremltools.models.MLModel(str(package), skip_model_load=True)
@@ -107,7 +108,10 @@ def _load(package: Path) -> list[Any]:
         program = load(spec, spec.specificationVersion, model.weights_dir)
     except Exception as reason:
         raise IntegrityError(f"{package} was written, but Core ML's own loader cannot read it: {reason}") from reason
-    return list(program.functions["main"].operations)
+    classes = [operation for operation in program.functions["main"].operations if operation.op_type == "classify"]
+    lists = {value for operation in classes for value in operation.inputs.values() if isinstance(value, ListVar)}
+    left_out = {*classes, *(value.op for value in lists)}  # choosing a class, and the class names: nothing of the contract
+    return [operation for operation in program.functions["main"].operations if operation not in left_out]
 
 
 def _activations(operations: Sequence[Any]) -> list[_Integers]:

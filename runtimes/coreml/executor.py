@@ -19,6 +19,7 @@ from torch import Tensor
 
 from edgekit.core.errors import ContractError, DataError, EdgekitError, IntegrityError, UnsupportedOpError
 from edgekit.runtimes.coreml import program as mil
+from edgekit.runtimes.coreml.features import as_variable
 from edgekit.runtimes.coreml.ops.elementwise import torch_dtype
 from edgekit.runtimes.coreml.ops.library import builder
 from edgekit.runtimes.coreml.ops.table import Call, Kernel
@@ -60,11 +61,19 @@ class Executable:
         slots: Slot by variable name.
         outputs: Names of the values to return.
         threads: Threads torch may use.
+        images: Inputs that are images, and their colour spaces.
     """
 
     def __init__(
-        self, steps: Sequence[_Step], initial: list[Tensor | None], slots: Mapping[str, int], outputs: Sequence[str], threads: int
+        self,
+        steps: Sequence[_Step],
+        initial: list[Tensor | None],
+        slots: Mapping[str, int],
+        outputs: Sequence[str],
+        threads: int,
+        images: Mapping[str, str] | None = None,
     ) -> None:
+        self._images = images or {}
         self._steps = steps
         self._plan = [(s.function, s.sources, s.targets[0] if len(s.targets) == 1 else s.targets, s.dead) for s in steps]
         self._initial = initial
@@ -165,7 +174,7 @@ class Executable:
     def _start(self, inputs: Mapping[str, Tensor]) -> list[Any]:
         values: list[Any] = list(self._initial)
         for name, tensor in inputs.items():
-            values[self._slots[name]] = tensor
+            values[self._slots[name]] = as_variable(name, tensor, self._images)
         return values
 
 
@@ -207,7 +216,8 @@ class _Compiler:
                 raise IntegrityError(f"The program names the output '{name}', which no operation computes.")
         kept = {self._slots[name] for name in outputs} | {slot for slot, value in enumerate(self._initial) if value is not None}
         steps = _with_deaths(self._steps, kept | {0})
-        return Executable(steps, initial=self._initial, slots=self._slots, outputs=outputs, threads=threads)
+        images = self._program.images
+        return Executable(steps, initial=self._initial, slots=self._slots, outputs=outputs, threads=threads, images=images)
 
     def _input_names(self) -> list[str]:
         computed = {output.name for operation in self._program.operations for output in operation.outputs}

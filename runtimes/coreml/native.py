@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
     from edgekit.core.tensors import Array, TensorSpec
+    from edgekit.runtimes.coreml.program import Program
 
 __all__ = ["RUNTIME", "NativeRuntime", "NativeSession"]
 
@@ -34,12 +35,17 @@ class NativeSession:
         model: ``coremltools.models.MLModel``.
         inputs: Its inputs.
         outputs: Its outputs.
+        program: Says which inputs are images, and which output is a dictionary by class name.
     """
 
-    def __init__(self, model: Any, *, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    def __init__(
+        self, model: Any, *, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], program: Program | None = None
+    ) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self._model = model
+        self._images = program.images if program is not None else {}
+        self._classifier = program.classifier if program is not None else None
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One inference.
@@ -53,8 +59,19 @@ class NativeSession:
         if self._model is None:
             raise UsageError("This Core ML session was closed; load the model again.")
         check_inputs(inputs, self.inputs)
-        results = self._model.predict(dict(inputs))
+        results = dict(self._model.predict({name: self._feature(name, values) for name, values in inputs.items()}))
+        if self._classifier is not None:
+            by_class = results[self._classifier.probabilities]
+            results[self._classifier.scores] = [by_class[name] for name in self._classifier.classes]
         return {spec.name: np.asarray(results[spec.name]).reshape(spec.shape).astype(spec.dtype) for spec in self.outputs}
+
+    def _feature(self, name: str, values: Array) -> Any:
+        """An input as coremltools wants it; images are Pillow's, whatever their colour space in the package."""
+        if name not in self._images:
+            return values
+        from PIL import Image
+
+        return Image.fromarray(values[0, :, :, 0] if values.shape[-1] == 1 else values[0])
 
     def close(self) -> None:
         """Free the model."""
@@ -103,7 +120,7 @@ class NativeRuntime:
                 model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit[units])
             except Exception as reason:
                 raise IntegrityError(f"Core ML cannot load {path}: {reason}") from reason
-        return NativeSession(model, inputs=program.inputs, outputs=program.outputs)
+        return NativeSession(model, inputs=program.inputs, outputs=program.outputs, program=program)
 
     def replay_layers(
         self, artifact: Artifact, contract: QuantizationContract, recorded: Mapping[str, Array], *, threads: int = 1

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from edgekit.core.errors import IntegrityError, UnsupportedOpError
 from edgekit.core.tensors import DType, TensorSpec
+from edgekit.runtimes.coreml.features import CLASSIFY, image_inputs, image_spec, read_classifier
 from edgekit.runtimes.coreml.messages import model_messages
 from edgekit.runtimes.coreml.program import Literal, Operation, Program, Variable
 from edgekit.runtimes.coreml.weights import DTYPES, WeightFiles, decode_value
 
 if TYPE_CHECKING:
-    from edgekit.runtimes.coreml.program import Value
+    from edgekit.runtimes.coreml.program import Classifier, Value
 
 __all__ = ["model_file", "read_package"]
 
@@ -85,18 +86,37 @@ def _read_model(model: Any, file: Path) -> Program:
     if function.opset not in function.block_specializations:
         raise IntegrityError(f"it has no block for its own opset '{function.opset}'.")
     inputs = tuple(_variable(declared) for declared in function.inputs)
-    operations, constants, types = _read_block(function.block_specializations[function.opset], WeightFiles(file.parent))
+    block = function.block_specializations[function.opset]
+    operations, constants, types = _read_block(block, WeightFiles(file.parent))
     variables = {variable.name: variable for variable in inputs}
     variables |= {output.name: output for operation in operations for output in operation.outputs}
+    classifier = read_classifier(model.description, block)
     return Program(
         inputs=_features(model.description.input, variables),
-        outputs=_features(model.description.output, variables),
+        outputs=_outputs(model.description.output, variables, classifier),
         operations=operations,
         constants=constants,
         variables=variables,
         opset=function.opset,
         constant_types=types,
+        images=image_inputs(model.description.input),
+        classifier=classifier,
     )
+
+
+def _outputs(features: Iterable[Any], variables: Mapping[str, Variable], classifier: Classifier | None) -> tuple[TensorSpec, ...]:
+    """Outputs as arrays: a classifier's dictionary as the values it is made of, its label left out."""
+    if classifier is None:
+        return _features(features, variables)
+    found = []
+    for feature in features:
+        if feature.name == classifier.probabilities:
+            scores = variables[classifier.scores]
+            shape = tuple(size or 1 for size in scores.shape)
+            found.append(TensorSpec.parse({"name": scores.name, "shape": shape, "dtype": scores.dtype}, source="class scores"))
+        elif feature.name != classifier.label:
+            found.append(_feature(feature, variables))
+    return tuple(found)
 
 
 def _features(features: Iterable[Any], variables: Mapping[str, Variable]) -> tuple[TensorSpec, ...]:
@@ -105,16 +125,37 @@ def _features(features: Iterable[Any], variables: Mapping[str, Variable]) -> tup
 
 def _feature(feature: Any, variables: Mapping[str, Variable]) -> TensorSpec:
     kind = feature.type.WhichOneof("Type")
-    if kind != "multiArrayType":
-        raise UnsupportedOpError(f"'{feature.name}' is a '{kind}'; only arrays can be run. Convert with ct.TensorType instead.")
     variable = variables.get(feature.name)
     if variable is None:
         raise IntegrityError(f"the description names '{feature.name}', which the program does not compute.")
+    if kind == "imageType":
+        return image_spec(feature)
+    if kind != "multiArrayType":
+        raise UnsupportedOpError(
+            f"'{feature.name}' is a '{kind}'; only arrays and images can be run. Convert with ct.TensorType instead."
+        )
     dtype = _FEATURE_DTYPES.get(feature.type.multiArrayType.dataType, "")
     if dtype not in get_args(DType):
         raise IntegrityError(f"'{feature.name}' has the unknown element type {feature.type.multiArrayType.dataType}.")
     shape = tuple(feature.type.multiArrayType.shape) or tuple(size or 1 for size in variable.shape)
-    return TensorSpec.parse({"name": feature.name, "shape": shape, "dtype": dtype}, source=f"feature '{feature.name}'")
+    fields = {"name": feature.name, "shape": shape, "dtype": dtype, "flexible": _open_axes(feature.type.multiArrayType)}
+    return TensorSpec.parse(fields, source=f"feature '{feature.name}'")
+
+
+def _open_axes(array: Any) -> list[dict[str, Any]]:
+    """Axes whose size the caller chooses: a range for each, or the shapes that are allowed."""
+    kind = array.WhichOneof("ShapeFlexibility")
+    if kind == "shapeRange":
+        bounds = [(int(size.lowerBound), int(size.upperBound)) for size in array.shapeRange.sizeRanges]
+        return [{"axis": at, "minimum": low, "maximum": high} for at, (low, high) in enumerate(bounds) if low != high]
+    if kind == "enumeratedShapes":
+        columns = [sorted(set(sizes)) for sizes in zip(*(shape.shape for shape in array.enumeratedShapes.shapes), strict=True)]
+        return [
+            {"axis": at, "minimum": sizes[0], "maximum": sizes[-1], "sizes": sizes}
+            for at, sizes in enumerate(columns)
+            if len(sizes) > 1
+        ]
+    return []
 
 
 def _read_block(block: Any, weights: WeightFiles) -> tuple[tuple[Operation, ...], dict[str, Value], dict[str, str]]:
@@ -122,6 +163,8 @@ def _read_block(block: Any, weights: WeightFiles) -> tuple[tuple[Operation, ...]
     types: dict[str, str] = {}
     operations: list[Operation] = []
     for message in block.operations:
+        if message.type == CLASSIFY:
+            continue
         outputs = tuple(_variable(declared) for declared in message.outputs)
         if message.type == "const":
             constants[outputs[0].name] = _value(message.attributes["val"], weights)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Value = Array | str
     """A decoded constant: numpy array (rank 0 for a scalar), or text."""
 
-__all__ = ["Literal", "Operation", "Program", "Variable"]
+__all__ = ["Classifier", "Literal", "Operation", "Program", "Variable"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,23 @@ class Operation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Classifier:
+    """What a classifying package says besides its values.
+
+    Args:
+        scores: Variable with one value for each class.
+        probabilities: Feature that shows them as a dictionary by class name.
+        label: Feature that names the class with the largest.
+        classes: Class names in the order of the values.
+    """
+
+    scores: str
+    probabilities: str
+    label: str
+    classes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Program:
     """The main function of an ML program.
 
@@ -68,6 +85,9 @@ class Program:
         constants: Variable name -> decoded constant.
         variables: Every input and every tensor the operations compute, by name.
         opset: e.g. ``"CoreML7"`` (iOS 17).
+        images: Input that is an image -> its colour space (``"RGB"``, ``"BGR"`` or ``"GRAYSCALE"``); callers give it
+            ``uint8 [1, H, W, C]`` in the order red, green, blue, the variable of its name is ``[1, C, H, W]``.
+        classifier: For a package that names classes: its outputs are shown as the array of values instead.
         constant_types: Variable name -> type of a constant in the file; ``"int4"`` is decoded into int8.
     """
 
@@ -78,3 +98,5 @@ class Program:
     variables: Mapping[str, Variable]
     opset: str
     constant_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    images: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    classifier: Classifier | None = None
