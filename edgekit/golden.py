@@ -18,6 +18,7 @@ from edgekit.core import worker
 from edgekit.core.artifact import Artifact
 from edgekit.core.errors import ConversionError, EdgekitError, UsageError
 from edgekit.core.files import sha256
+from edgekit.core.parity import Arithmetic, difference_in_words
 from edgekit.core.selftest import (
     CheckedInput,
     CheckedOutput,
@@ -27,7 +28,7 @@ from edgekit.core.selftest import (
     differences,
     write_selftest,
 )
-from edgekit.core.tensors import TensorSpec, to_stored
+from edgekit.core.tensors import TensorSpec, from_stored, to_stored
 
 if TYPE_CHECKING:
     from edgekit.core.compressed import Golden
@@ -112,6 +113,9 @@ def add_selftest(artifact: Artifact, golden: Golden, *, folder: Path) -> Artifac
 
     Returns:
         The artifact; unchanged but for a note where its inputs or outputs are not those of the program.
+
+    Raises:
+        ConversionError: The artifact computes something else than the program.
     """
     try:
         cases = _cases(artifact, golden)
@@ -121,6 +125,8 @@ def add_selftest(artifact: Artifact, golden: Golden, *, folder: Path) -> Artifac
     inputs, outputs = write_selftest(place, cases, specs=(artifact.inputs, artifact.outputs))
     runtime, answers, because = _measure(artifact, [case for case, _ in cases])
     expected = [answer for _, answer in cases]
+    if answers is not None:
+        _refuse_wrong(artifact, answers, expected, runtime=runtime)
     checked = [
         _with_tolerance(tensor, spec, _arithmetic(artifact), answers, expected)
         for tensor, spec in zip(outputs, artifact.outputs, strict=True)
@@ -200,10 +206,27 @@ def _answer(runtime: Runtime, artifact: Artifact, cases: Sequence[Mapping[str, A
     return answers
 
 
+def _refuse_wrong(artifact: Artifact, answers: Sequence[Arrays], expected: Sequence[Arrays], *, runtime: str) -> None:
+    """Let no file leave that a compiler made wrong without a word.
+
+    Raises:
+        ConversionError: Names the output and the error.
+    """
+    for spec in artifact.outputs:
+        pairs = [[from_stored(case[spec.name], spec) for case in cases] for cases in (answers, expected)]
+        problem = difference_in_words(*pairs, arithmetic=_arithmetic(artifact))
+        if problem:
+            raise ConversionError(
+                f"'{artifact.path.name}' was converted wrongly, though its converter raised no error: on the golden inputs output"
+                f" '{spec.name}' is not the program's ({problem}; run by {runtime}). Nothing was exported. Leave out the target"
+                f" {artifact.target}, or find the layer: export the parts of the model one by one."
+            )
+
+
 def _with_tolerance(
     tensor: CheckedInput,
     spec: TensorSpec,
-    arithmetic: str,
+    arithmetic: Arithmetic,
     answers: Sequence[Arrays] | None,
     expected: Sequence[Arrays],
 ) -> CheckedOutput:
@@ -222,14 +245,14 @@ def _with_tolerance(
     )
 
 
-def _arithmetic(artifact: Artifact) -> str:
+def _arithmetic(artifact: Artifact) -> Arithmetic:
     """What the artifact computes in, as far as its rounding goes."""
     if artifact.precision == "fp16" or (artifact.target == "coreml" and artifact.options.compute_precision != "float32"):
         return "float16"
     return "float32" if artifact.precision == "float32" or artifact.precision in _FLOAT_WORDS else "int8"
 
 
-def _least(spec: TensorSpec, arithmetic: str, expected: Sequence[Array]) -> float:
+def _least(spec: TensorSpec, arithmetic: Arithmetic, expected: Sequence[Array]) -> float:
     """Least tolerance: so many steps of a grid, or a share of the output's largest value; none for counts and indices."""
     import numpy as np
 

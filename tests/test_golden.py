@@ -11,7 +11,7 @@ import pytest
 from edgekit import golden, registry
 from edgekit.core.artifact import Artifact
 from edgekit.core.compressed import Golden
-from edgekit.core.errors import IntegrityError, UsageError, WorkerError
+from edgekit.core.errors import ConversionError, IntegrityError, UsageError, WorkerError
 from edgekit.core.files import sha256
 from edgekit.core.selftest import SelfTest
 from edgekit.core.tensors import TensorSpec
@@ -69,12 +69,17 @@ def test_it_is_made_of_what_the_artifact_should_answer(tmp_path: Path) -> None:
 
 
 def test_the_measured_difference_widens_the_tolerance(tmp_path: Path) -> None:
-    artifact = make(tmp_path / "onnx", factor=2.01)
+    artifact = make(tmp_path / "onnx", factor=2.001)
     assert artifact.selftest is not None
     [output] = SelfTest.load(artifact.selftest).outputs
     assert output.measured is not None
-    assert output.measured == pytest.approx(0.005 * np.abs(samples(3).outputs["y"]).max(), rel=1e-4)
+    assert output.measured == pytest.approx(0.0005 * np.abs(samples(3).outputs["y"]).max(), rel=1e-3)
     assert output.tolerance == pytest.approx(3 * output.measured)
+
+
+def test_a_file_that_was_converted_wrongly_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"converted wrongly.*output 'y' is not the program's \(off by 0.05.*onnxruntime"):
+        make(tmp_path / "onnx", factor=2.1)
 
 
 def test_it_passes_and_notices_another_file(tmp_path: Path) -> None:
@@ -133,7 +138,7 @@ def test_integers_are_tested_as_integers(tmp_path: Path) -> None:
     assert golden.fit_outputs({"y": np.array([[0.1, 0, -0.1, 99]], np.float32)}, [grid])["y"].tolist() == [[5, 3, 1, 127]]
     counts = golden.add_selftest(
         artifact.replace(outputs=(TensorSpec(name="y", shape=(1, 4), dtype="int64"),)),
-        Golden(inputs=samples().inputs, outputs={"y": np.zeros((5, 1, 4), np.int64)}),
+        Golden(inputs={"x": np.zeros((5, 1, 4), np.float32)}, outputs={"y": np.zeros((5, 1, 4), np.int64)}),
         folder=tmp_path,
     )
     assert counts.selftest is not None
