@@ -12,10 +12,10 @@ FAMILIES = ("mobile", "residual", "attention", "text", "recurrent", "audio", "de
 """Files of :mod:`zoo.families`, in the order of the table."""
 
 
-def architectures(family: str | None = None) -> dict[str, Architecture]:
-    """Name -> architecture, of one family or of all."""
+def architectures(*families: str) -> dict[str, Architecture]:
+    """Name -> architecture, of some families in that order, or of all."""
     found: dict[str, Architecture] = {}
-    for name in (family,) if family else FAMILIES:
+    for name in families or FAMILIES:
         module = importlib.import_module(f"zoo.families.{name}")
         for made in module.ARCHITECTURES:
             found[made[0]] = Architecture(made[0], name, *made[1:])

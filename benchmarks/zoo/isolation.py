@@ -53,7 +53,7 @@ def _be_child(function: Callable[[], dict[str, Any]], answer: Path, *, memory_by
     os.dup2(stream, 2)
     try:
         found: Ended = {"value": function()}
-    except BaseException as reason:  # noqa: BLE001  whatever a framework raises is the answer
+    except BaseException as reason:
         traceback.print_exc()
         first = next((line.strip() for line in str(reason).splitlines() if line.strip()), "")
         found = {"kind": "refused", "error": f"{type(reason).__name__}: {first}"[:400]}

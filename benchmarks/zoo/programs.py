@@ -3,7 +3,7 @@
 ::
 
     programs/NAME/float/, programs/NAME/int8/    compressed folders
-    programs/NAME/answers.npz                    inputs/…, float/… (the net's own answers), int8/… (the int8 program's)
+    programs/NAME/float.npz, …/int8.npz          in/…, out/…: second inputs; answers of the net itself, and of the int8 program
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def make_program(architecture: Architecture, place: Path, precision: str) -> dic
     stacked = {name: np.stack([given[name] for given in inputs]) for name in inputs[0]}
     state.save(place / precision)
     answers = _net_answers(architecture, net, names) if precision == "float" else _program_answers(state.program, stacked, names)
-    np.savez(place / f"{precision}.npz", **{f"in/{k}": v for k, v in stacked.items()}, **{f"out/{k}": v for k, v in answers.items()})
+    stored = {f"in/{name}": array for name, array in stacked.items()} | {f"out/{name}": array for name, array in answers.items()}
+    np.savez(place / f"{precision}.npz", **stored)
     details = state.record.history[-1].details
     found = {"operators": state.record.history[0].details["operator_count"], "outputs": names}
     if precision == "int8":
@@ -75,7 +76,8 @@ def _net_answers(architecture: Architecture, net: Any, names: list[str]) -> dict
         warnings.simplefilter("ignore")
         for seed in SECOND_SEEDS:
             result = architecture.call(net, architecture.inputs(seed))
-            rows.append(list(result.values()) if isinstance(result, Mapping) else [result] if torch.is_tensor(result) else list(result))
+            parts = result.values() if isinstance(result, Mapping) else [result] if torch.is_tensor(result) else result
+            rows.append(list(parts))
     return {name: np.stack([row[at].numpy() for row in rows]) for at, name in enumerate(names)}
 
 

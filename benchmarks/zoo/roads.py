@@ -39,7 +39,7 @@ _FRAMEWORKS = {
 Answers = dict[str, np.ndarray]
 
 
-class DoesNotRun(RuntimeError):
+class DoesNotRunError(RuntimeError):
     """A file was made, but its runtime refuses it."""
 
 
@@ -140,7 +140,7 @@ def _onnx(model: Any, example: Any, inputs: Answers, scratch: Path) -> list[Any]
         names = [given.name for given in session.get_inputs()]
         return [session.run(None, dict(zip(names, sample, strict=True))) for sample in _samples(inputs)]
     except Exception as reason:
-        raise DoesNotRun(f"{type(reason).__name__}: {reason}") from reason
+        raise DoesNotRunError(f"{type(reason).__name__}: {reason}") from reason
 
 
 def _tflite(model: Any, example: Any, inputs: Answers, scratch: Path) -> list[Any]:  # noqa: ARG001
@@ -154,7 +154,7 @@ def _tflite(model: Any, example: Any, inputs: Answers, scratch: Path) -> list[An
             return [made(**dict(zip(inputs, sample, strict=True))) for sample in samples]
         return [made(*sample) for sample in samples]
     except Exception as reason:
-        raise DoesNotRun(f"{type(reason).__name__}: {reason}") from reason
+        raise DoesNotRunError(f"{type(reason).__name__}: {reason}") from reason
 
 
 def _coreml(model: Any, example: Any, inputs: Answers, scratch: Path) -> list[Any]:

@@ -15,6 +15,7 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,7 @@ DEFAULT_WORK = Path(tempfile.gettempdir()) / "edgekit-zoo"
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--family", choices=FAMILIES)
+    parser.add_argument("--family", action="append", choices=FAMILIES, help="may be repeated; done in the order given")
     parser.add_argument("--only", action="append", metavar="NAME", help="one architecture; may be repeated")
     parser.add_argument("--target", action="append", choices=TARGETS)
     parser.add_argument("--precision", action="append", choices=PRECISIONS)
@@ -56,7 +57,7 @@ def parse() -> argparse.Namespace:
 
 
 def chosen(options: argparse.Namespace) -> list[Architecture]:
-    known = architectures(options.family)
+    known = architectures(*options.family or FAMILIES)
     unknown = [name for name in options.only or () if name not in known]
     if unknown:
         sys.exit(f"unknown architecture: {', '.join(unknown)}; known: {', '.join(known)}")
@@ -102,7 +103,8 @@ def run_stage(options: argparse.Namespace) -> None:
             cell = run_cell(net, stage, precision, road, work)
             stream.write(json.dumps(cell) + "\n")
             stream.flush()
-            print(f"{stage:8} {net.name:28} {precision:5} {road:8} {cell['status']:8} {cell['seconds']:5.1f} s  {cell['error'][:150]}", flush=True)
+            words = f"{stage:8} {net.name:28} {precision:5} {road:8} {cell['status']:8} {cell['seconds']:5.1f} s"
+            print(f"{words}  {cell['error'][:150]}", flush=True)
 
 
 def import_compression(*, with_transformers: bool) -> None:
@@ -114,9 +116,8 @@ def import_compression(*, with_transformers: bool) -> None:
     torch.set_num_threads(1)
     if with_transformers:
         import transformers  # noqa: F401
-    small = edgekit.Task(
-        name="warm-up", model=torch.nn.Linear(4, 4), example_inputs=np.zeros((1, 4), np.float32), calibration=[np.ones((1, 4), np.float32)]
-    )
+    example = np.ones((1, 4), np.float32)
+    small = edgekit.Task(name="warm-up", model=torch.nn.Linear(4, 4), example_inputs=example, calibration=[example])
     edgekit.compress(small, recipe="int8")  # torch imports much more when it traces the first time
 
 
@@ -145,18 +146,16 @@ def run_cell(net: Architecture, stage: str, precision: str, road: str, work: Pat
 
 def discard(place: Path, precision: str) -> None:
     """Forget an earlier program, so that no cell is judged by it."""
-    import shutil
-
     place.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(place / precision, ignore_errors=True)
     (place / f"{precision}.npz").unlink(missing_ok=True)
 
 
 def describe(ended: Ended) -> dict[str, Any]:
-    """``status``: pass, refused (an error), broken (a file that does not run), wrong (no error, other numbers), crashed, timeout."""
+    """With ``status``: pass, refused (an error), broken (a file that does not run), wrong (no error), crashed, timeout."""
     cost = {name: round(ended[name], 3) for name in ("seconds", "cpu_seconds", "peak_mb")}
     if "value" not in ended:
-        kind = "broken" if ended["error"].startswith("DoesNotRun") else ended["kind"]
+        kind = "broken" if ended["error"].startswith("DoesNotRunError") else ended["kind"]
         return {"status": kind, "error": ended["error"], **cost}
     value = ended["value"]
     status = "pass" if value.get("is_same", True) else "wrong"
@@ -188,7 +187,9 @@ def main() -> None:
         return
     if not options.table:
         run_all(options)
-    write_tables(list(read_cells(options.work).values()), is_whole=not (options.family or options.only or options.target))
+        if options.family or options.only or options.target or options.precision or options.road:
+            return  # a part of the zoo is for looking at
+    print(f"written: {write_tables(list(read_cells(options.work).values()))}")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ class SqueezeExcite(nn.Module):
         self.gate = nn.Sequential(nn.Conv2d(channels, hidden, 1), act(), nn.Conv2d(hidden, channels, 1), gate())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See the class."""
         return x * self.gate(self.pool(x))
 
 
@@ -53,6 +54,7 @@ class Attention(nn.Module):
         self.mix, self.leave = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See the class."""
         n, length, width = x.shape
         q, k, v = self.mix(x).reshape(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         y = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
@@ -69,6 +71,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), act(), nn.Linear(2 * width, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See the class."""
         x = x + self.attention(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 

@@ -57,7 +57,9 @@ class _SubPixel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 16, 5, padding=2), nn.Tanh(), nn.Conv2d(16, 12, 3, padding=1), nn.PixelShuffle(2))
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 16, 5, padding=2), nn.Tanh(), nn.Conv2d(16, 12, 3, padding=1), nn.PixelShuffle(2)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x) + functional.interpolate(x, scale_factor=2, mode="nearest")
@@ -79,7 +81,11 @@ class _Unshuffle(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.enter, self.conv1, self.conv2 = nn.Conv2d(12, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.enter, self.conv1, self.conv2 = (
+            nn.Conv2d(12, 16, 3, padding=1),
+            nn.Conv2d(16, 16, 3, padding=1),
+            nn.Conv2d(16, 16, 3, padding=1),
+        )
         self.gate, self.leave = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 12, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,7 +130,11 @@ class _Variational(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encode = nn.Sequential(nn.Flatten(), nn.Linear(144, 32), nn.Softplus())
-        self.mean, self.spread, self.decode = nn.Linear(32, 8), nn.Linear(32, 8), nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 144))
+        self.mean, self.spread, self.decode = (
+            nn.Linear(32, 8),
+            nn.Linear(32, 8),
+            nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 144)),
+        )
 
     def forward(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         y = self.encode(x)

@@ -26,7 +26,9 @@ class _SSD(nn.Module):
         first = self.stem(x)
         maps = [first, self.down(first)]
         boxes = torch.cat([h(m).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4) for h, m in zip(self.boxes, maps, strict=True)], 1)
-        scores = torch.cat([h(m).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 3) for h, m in zip(self.classes, maps, strict=True)], 1)
+        scores = torch.cat(
+            [h(m).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 3) for h, m in zip(self.classes, maps, strict=True)], 1
+        )
         centres = self.anchors[:, :2] + boxes[..., :2] * 0.1 * self.anchors[:, 2:]
         sizes = self.anchors[:, 2:] * torch.exp(boxes[..., 2:] * 0.2)
         return {"scores": scores.softmax(-1), "boxes": torch.cat([centres - sizes / 2, centres + sizes / 2], -1)}
@@ -37,7 +39,10 @@ class _Yolo(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.down = nn.Sequential(ConvNorm(3, 12, 3, 2, act=nn.SiLU), ConvNorm(12, 16, 3, 2, act=nn.SiLU)), ConvNorm(16, 16, 3, 2, act=nn.SiLU)
+        self.stem, self.down = (
+            nn.Sequential(ConvNorm(3, 12, 3, 2, act=nn.SiLU), ConvNorm(12, 16, 3, 2, act=nn.SiLU)),
+            ConvNorm(16, 16, 3, 2, act=nn.SiLU),
+        )
         self.join, self.heads = ConvNorm(64, 16, 1, act=nn.SiLU), nn.ModuleList([nn.Conv2d(32, 14, 1), nn.Conv2d(16, 14, 1)])
         self.register_buffer("anchors", torch.rand(2, 2, 2) + 0.5)
 

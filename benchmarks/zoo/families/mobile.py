@@ -15,7 +15,14 @@ class _InvertedResidual(nn.Module):
     """Wide depthwise convolution between two narrow ends (Sandler et al., 2018)."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, stride: int, act: type[nn.Module], kernel: int = 3, gate: type[nn.Module] | None = None
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        stride: int,
+        act: type[nn.Module],
+        kernel: int = 3,
+        gate: type[nn.Module] | None = None,
     ) -> None:
         super().__init__()
         wide = 3 * inputs
@@ -85,7 +92,9 @@ class _Shuffle(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         half = channels // 2
-        self.branch = nn.Sequential(ConvNorm(half, half, 1), ConvNorm(half, half, 3, groups=half, act=None), ConvNorm(half, half, 1))
+        self.branch = nn.Sequential(
+            ConvNorm(half, half, 1), ConvNorm(half, half, 3, groups=half, act=None), ConvNorm(half, half, 1)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         left, right = x.chunk(2, dim=1)
@@ -127,7 +136,10 @@ def efficientnet() -> nn.Module:
 def mnasnet() -> nn.Module:
     """Tan et al., 2019."""
     first = nn.Sequential(ConvNorm(8, 8, 3, groups=8), ConvNorm(8, 8, 1, act=None))
-    blocks = [_InvertedResidual(8, 12, stride=2, act=nn.ReLU, kernel=3), _InvertedResidual(12, 12, stride=1, act=nn.ReLU, kernel=5)]
+    blocks = [
+        _InvertedResidual(8, 12, stride=2, act=nn.ReLU, kernel=3),
+        _InvertedResidual(12, 12, stride=1, act=nn.ReLU, kernel=5),
+    ]
     return nn.Sequential(ConvNorm(3, 8, 3, 2), first, *blocks, ConvNorm(12, 32, 1), head(32))
 
 
@@ -164,7 +176,9 @@ class _Branches(nn.Module):
 
 def mobileone() -> nn.Module:
     """Vasu et al., 2023."""
-    return nn.Sequential(ConvNorm(3, 16, 3, 2), _Branches(16, groups=16), _Branches(16, groups=1), ConvNorm(16, 24, 3, 2), head(24))
+    return nn.Sequential(
+        ConvNorm(3, 16, 3, 2), _Branches(16, groups=16), _Branches(16, groups=1), ConvNorm(16, 24, 3, 2), head(24)
+    )
 
 
 def repvgg() -> nn.Module:

@@ -52,7 +52,11 @@ class _SequenceToSequence(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.encode, self.decode = nn.Embedding(64, 12), nn.GRU(12, 16, batch_first=True), nn.GRU(12, 16, batch_first=True)
+        self.embed, self.encode, self.decode = (
+            nn.Embedding(64, 12),
+            nn.GRU(12, 16, batch_first=True),
+            nn.GRU(12, 16, batch_first=True),
+        )
         self.score, self.head = nn.Linear(16, 16), nn.Linear(32, 20)
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

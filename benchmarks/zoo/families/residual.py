@@ -61,7 +61,13 @@ class _PreActivation(nn.Module):
 def preactivation_resnet() -> nn.Module:
     """He et al., 2016 (identity mappings): batch norm before the convolution, so that it cannot be folded backwards."""
     return nn.Sequential(
-        nn.Conv2d(3, 12, 3, 2, 1), _PreActivation(12), _PreActivation(12), nn.BatchNorm2d(12), nn.ReLU(), nn.AvgPool2d(2), head(12)
+        nn.Conv2d(3, 12, 3, 2, 1),
+        _PreActivation(12),
+        _PreActivation(12),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        head(12),
     )
 
 
@@ -93,9 +99,7 @@ def convnext() -> nn.Module:
 class _Dense(nn.Module):
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, growth, 3, padding=1, bias=False)
-        )
+        self.layers = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, growth, 3, padding=1, bias=False))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x, self.layers(x)], 1)
@@ -113,7 +117,11 @@ class _Inception(nn.Module):
         super().__init__()
         self.one = ConvNorm(inputs, 8, 1)
         self.tall = nn.Sequential(
-            ConvNorm(inputs, 8, 1), nn.Conv2d(8, 8, (1, 7), padding=(0, 3)), nn.ReLU(), nn.Conv2d(8, 8, (7, 1), padding=(3, 0)), nn.ReLU()
+            ConvNorm(inputs, 8, 1),
+            nn.Conv2d(8, 8, (1, 7), padding=(0, 3)),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, (7, 1), padding=(3, 0)),
+            nn.ReLU(),
         )
         self.deep = nn.Sequential(ConvNorm(inputs, 8, 1), ConvNorm(8, 12, 3), ConvNorm(12, 12, 3))
         self.pooled = ConvNorm(inputs, 4, 1)
@@ -142,7 +150,9 @@ class _Darknet(nn.Module):
         super().__init__()
         act = nn.Mish
         self.left, self.right = ConvNorm(channels, channels // 2, 1, act=act), ConvNorm(channels, channels // 2, 1, act=act)
-        self.inner = nn.Sequential(ConvNorm(channels // 2, channels // 2, 1, act=act), ConvNorm(channels // 2, channels // 2, act=act))
+        self.inner = nn.Sequential(
+            ConvNorm(channels // 2, channels // 2, 1, act=act), ConvNorm(channels // 2, channels // 2, act=act)
+        )
         self.join = ConvNorm(channels, channels, 1, act=act)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,10 @@ class _Wide(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(20, 8) for _ in range(3))
-        self.bottom, self.top = nn.Sequential(nn.Linear(5, 8), nn.ReLU()), nn.Sequential(nn.Linear(14, 16), nn.ReLU(), nn.Linear(16, 1))
+        self.bottom, self.top = (
+            nn.Sequential(nn.Linear(5, 8), nn.ReLU()),
+            nn.Sequential(nn.Linear(14, 16), nn.ReLU(), nn.Linear(16, 1)),
+        )
         self.register_buffer("pairs", torch.tril_indices(4, 4, offset=-1))
 
     def forward(self, numbers: torch.Tensor, categories: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -200,7 +203,9 @@ class _TwoTowers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.picture = nn.Sequential(ConvNorm(3, 12, 3, 2), ConvNorm(12, 16, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 12))
+        self.picture = nn.Sequential(
+            ConvNorm(3, 12, 3, 2), ConvNorm(12, 16, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 12)
+        )
         self.embed, self.text, self.scale = nn.Embedding(64, 16), nn.Linear(16, 12), nn.Parameter(torch.tensor(1.5))
 
     def forward(self, picture: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, ...]:

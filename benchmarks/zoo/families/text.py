@@ -38,7 +38,12 @@ class _EncoderDecoder(nn.Module):
 
 
 def _of(
-    model: str, output: str = "last_hidden_state", *, is_masked: bool = False, arguments: dict[str, Any] | None = None, **config: Any
+    model: str,
+    output: str = "last_hidden_state",
+    *,
+    is_masked: bool = False,
+    arguments: dict[str, Any] | None = None,
+    **config: Any,
 ) -> Callable[[], nn.Module]:
     """A net of a transformers class: ``_of("BertModel", hidden_size=32)``; its configuration's class has the same stem."""
 
@@ -96,7 +101,11 @@ ARCHITECTURES: tuple[Made, ...] = (
     ("llama-grouped-query", _of("LlamaForCausalLM", "logits", num_key_value_heads=2, **_LLAMA), tokens(_LENGTH)),
     ("llama-multi-query", _of("LlamaForCausalLM", "logits", num_key_value_heads=1, **_LLAMA), tokens(_LENGTH)),
     ("qwen3", _of("Qwen3ForCausalLM", "logits", num_key_value_heads=2, head_dim=8, **_LLAMA), tokens(_LENGTH)),
-    ("gemma2", _of("Gemma2ForCausalLM", "logits", num_key_value_heads=1, head_dim=8, sliding_window=8, **_LLAMA), tokens(_LENGTH)),
+    (
+        "gemma2",
+        _of("Gemma2ForCausalLM", "logits", num_key_value_heads=1, head_dim=8, sliding_window=8, **_LLAMA),
+        tokens(_LENGTH),
+    ),
     ("falcon-multi-query", _of("FalconForCausalLM", "logits", **_FALCON), tokens(_LENGTH)),
     ("opt", _of("OPTForCausalLM", "logits", **_OPT), tokens(_LENGTH, low=2)),
 )
