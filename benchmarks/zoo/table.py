@@ -18,7 +18,8 @@ from zoo.roads import TARGETS
 __all__ = ["PACKAGES", "markdown", "write_tables"]
 
 PACKAGES = (
-    "edgekit", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-edge-litert", "coremltools", "numpy",
+    "edgekit", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "litert-torch", "ai-edge-litert",
+    "coremltools", "numpy",
 )  # fmt: skip
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "zoo.md"
 _COLUMNS = (("float", "edgekit"), ("float", "vendor"), ("int8", "edgekit"))
@@ -27,13 +28,13 @@ _INTRODUCTION = """\
 # Conformance zoo
 
 {count} architectures with random weights, defined in `benchmarks/zoo/families` or built from transformers' configurations, go to
-every target by edgekit's road (capture, int8, rewrites, conversion) and, beside it in the same run, through the vendor's own call:
+every target by edgekit's road (capture, int8, rewrites, conversion) and, beside it in the same run, by the vendor's own call:
 `torch.onnx.export(net, args, dynamo=True)`, `litert_torch.convert(net, args)`, and in float32
 `coremltools.convert(torch.export.export(net, args).run_decompositions({{}}))`. Every file is run on {samples} inputs that neither
 tracing nor calibration saw: by ONNX Runtime, by LiteRT, and by edgekit's reference executor of Core ML programs.
 
-- **Float** passes if no output is off by more than {float_limit:g} of its largest value and integer outputs are equal; compared with
-  the net itself.
+- **Float** passes if no output is off by more than {float_limit:g} of its largest value and integer outputs are equal; compared
+  with the net itself.
 - **int8** is calibrated on {calibration} inputs and passes if every output keeps {decibels:g} dB of signal over noise beside the
   program of the same integers (and {share:.0%} of integer outputs are equal). No vendor has a call that lowers given integers.
 - ✓ passes; – is refused with an error; *does not run* is converted, but its own runtime refuses it; **wrong** is converted
