@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,29 @@ from edgekit import registry
 from edgekit.core import worker
 from edgekit.core.artifact import ExportOptions
 from edgekit.core.compressed import Compressed
+from edgekit.core.confinement import Confinement
 from edgekit.core.files import check_room, sha256
 from edgekit.golden import add_selftest
+from edgekit.raw_parity import check_raw_parity
 
 __all__ = ["convert_apart", "convert_in_worker"]
 
 
 def convert_apart(
-    compressed: Path, output: Path, *, target: str, options: ExportOptions, as_float: bool = False, label: str, log: Path | None
+    compressed: Path,
+    output: Path,
+    *,
+    target: str,
+    options: ExportOptions,
+    as_float: bool = False,
+    label: str,
+    log: Path | None,
+    threads: int | None = None,
+    stop: threading.Event | None = None,
 ) -> str:
-    """Convert a saved program inside a worker and return the artifact's digest.
+    """Convert a saved program inside a confined worker and return the artifact's digest.
+
+    The program may come from somebody else's file: the worker writes into ``output`` and nowhere else.
 
     Args:
         compressed: Folder of the compressed program.
@@ -28,6 +42,8 @@ def convert_apart(
         as_float: Convert the captured float program instead: the artifact is a baseline.
         label: What the artifact is called, for messages.
         log: File the worker's output is appended to.
+        threads: Threads of the worker's arithmetic; None: as many as it likes.
+        stop: Ends the worker once it is set.
 
     Raises:
         ConversionError: The target cannot take the program.
@@ -39,6 +55,9 @@ def convert_apart(
         what=f"converting to {label}",
         hides=registry.converter(target).hides,
         log=log,
+        environment={"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else None,
+        confined=Confinement(reads=(arguments["compressed"],), writes=(arguments["output"],)),
+        stop=stop,
     )
     return str(answer)
 
@@ -53,7 +72,8 @@ def convert_in_worker(*, target: str, compressed: str, output: str, as_float: bo
     converter = registry.converter(target)
     choices = ExportOptions.parse(options, source="export options")
     try:
-        given, rewrites = prepare(state.as_float() if as_float else state, target=target, options=choices)
+        chosen = state.as_float() if as_float else state
+        given, rewrites = prepare(chosen, target=target, options=choices)
         artifact = converter.convert(given, output=folder, options=choices)
         made_from = sha256(place / "compressed.json")
         artifact = artifact.replace(
@@ -64,6 +84,7 @@ def convert_in_worker(*, target: str, compressed: str, output: str, as_float: bo
             baked=given.record.baked,
             notes=(*artifact.notes, *baking_notes(given)),
         )
+        artifact = check_raw_parity(artifact, chosen)
         artifact = add_selftest(artifact, given.golden, folder=folder)
         artifact.save(folder)
     except Exception:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit import registry
 from edgekit.core import worker
@@ -13,10 +14,20 @@ from edgekit.core.confinement import Confinement
 from edgekit.core.errors import IntegrityError, UnsupportedOpError, UsageError
 from edgekit.core.file_kinds import kind_of
 from edgekit.core.files import sha256, writing_folder
-from edgekit.core.plugins import Source
+from edgekit.core.metric import agreement
+from edgekit.core.plugins import Progress, Source, silent
 from edgekit.core.source import SourceOptions
+from edgekit.core.task import Task
 
-__all__ = ["find_source", "import_apart", "import_in_worker"]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgekit.core.compressed import Compressed
+
+__all__ = ["absolute", "find_source", "import_apart", "import_in_worker", "load_model", "task_from_file"]
+
+GOLDEN_COUNT = 8
+"""As many as :mod:`edgekit.compression.capture` keeps."""
 
 
 def find_source(path: Path) -> Source:
@@ -50,7 +61,9 @@ def find_source(path: Path) -> Source:
     )
 
 
-def import_apart(path: Path, output: Path, *, options: SourceOptions | None = None, log: Path | None = None) -> None:
+def import_apart(
+    path: Path, output: Path, *, options: SourceOptions | None = None, log: Path | None = None, keep_all: bool = False
+) -> None:
     """Read a model file in a confined worker, which writes a folder as :meth:`~edgekit.core.compressed.Compressed.save` does.
 
     Args:
@@ -58,16 +71,17 @@ def import_apart(path: Path, output: Path, *, options: SourceOptions | None = No
         output: Folder to make.
         options: What the file does not say itself.
         log: File the worker's output is appended to.
+        keep_all: All samples become golden inputs, not the first eight alone.
 
     Raises:
         IntegrityError: The file is damaged, hostile, or not what its name says.
         UnsupportedOpError: It holds an operator that has no counterpart.
         UsageError: The file leaves open what the options must say.
     """
-    source, choices = find_source(path), _absolute(options or SourceOptions())
+    source, choices = find_source(path), absolute(options or SourceOptions())
     registry.require(source)
     place = path.resolve()
-    arguments = {"source": source.name, "path": str(place), "options": choices.model_dump(mode="json")}
+    arguments = {"source": source.name, "path": str(place), "options": choices.model_dump(mode="json"), "keep_all": keep_all}
     with writing_folder(output) as temporary:  # not the worker's: it vanishes even when the worker is killed
         worker.call(
             "edgekit.intake:import_in_worker",
@@ -82,8 +96,108 @@ def import_apart(path: Path, output: Path, *, options: SourceOptions | None = No
         (temporary / "compressed").rmdir()
 
 
-def _absolute(options: SourceOptions) -> SourceOptions:
-    """The options with whole paths."""
+def load_model(
+    path: Path | str,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    samples: Path | str = "",
+    factory: str = "",
+    trust_pickle: bool = False,
+) -> nn.Module:
+    """The model of a file as a module: called with its inputs in order or by name, in evaluation mode.
+
+    The file is read in a confined worker; what comes back is a program of plain operators.
+
+    Args:
+        path: ``.pt2``, ``.onnx``, ``.keras``, TorchScript, a checkpoint, or the folder of a SavedModel.
+        shapes: Input name -> shape, where the file leaves it open.
+        samples: ``.npz`` file of inputs by name.
+        factory: ``FILE.py:FUNCTION`` that builds the net of a checkpoint.
+        trust_pickle: Read a file that can run code when it is read. Only for files you made yourself.
+
+    Raises:
+        IntegrityError: The file is damaged, hostile, or not what its name says.
+        UnsupportedOpError: It holds an operator that has no counterpart.
+        UsageError: The file leaves open what the arguments must say.
+    """
+    sizes = {name: tuple(shape) for name, shape in (shapes or {}).items()}
+    reading = SourceOptions(shapes=sizes, samples=str(samples), factory=factory, trust_pickle=trust_pickle)
+    return _as_module(_imported(Path(path), reading))
+
+
+def task_from_file(path: Path | str, *, options: SourceOptions | None = None, progress: Progress = silent) -> Task:
+    """A task around a model file: its samples calibrate, and judge by agreement with the float model.
+
+    Args:
+        path: As for :func:`load_model`.
+        options: What the file does not say itself; without samples there is nothing to calibrate with.
+        progress: Called as the work advances.
+
+    Raises:
+        IntegrityError: The file is damaged, hostile, or not what its name says.
+        UnsupportedOpError: It holds an operator that has no counterpart.
+        UsageError: The file leaves open what the options must say.
+    """
+    file, reading = Path(path), absolute(options or SourceOptions())
+    find_source(file)
+    progress(f"read {file.name}", 0, None)
+    state = _imported(file, reading)
+    examples = {name: array[0] for name, array in state.golden.inputs.items()}
+    batches = [dict(zip(examples, arrays, strict=True)) for arrays in zip(*state.golden.inputs.values(), strict=True)]
+    return Task(
+        name=state.name,
+        model=_as_module(state),
+        example_inputs=examples,
+        calibration=batches if reading.samples else None,
+        evaluation=[(batch, None) for batch in batches],
+        metric=agreement,
+        labels=state.record.labels,
+        preprocessing=state.record.preprocessing,
+        source=file.resolve(),
+        reading=reading,
+    )
+
+
+def _imported(path: Path, options: SourceOptions) -> Compressed:
+    from edgekit.core.compressed import Compressed
+
+    with tempfile.TemporaryDirectory(prefix="edgekit-model-") as folder:
+        import_apart(path, Path(folder, "compressed"), options=options, keep_all=True)
+        return Compressed.load(Path(folder, "compressed"))
+
+
+def _as_module(state: Compressed) -> nn.Module:
+    """A module of a program's graph, free to be put into evaluation mode, traced and trained again."""
+    import torch
+    from torch.fx import Graph, GraphModule
+
+    program = state.program.module(check_guards=False)
+    graph = Graph()
+    graph.output(graph.graph_copy(program.graph, {}))
+    for node in list(graph.nodes):
+        if node.op == "call_module":  # checks of the inputs' shapes
+            graph.erase_node(node)
+    held = GraphModule(program, graph)
+    inputs = [spec.name for spec in state.record.inputs]
+    outputs = [spec.name for spec in state.record.outputs]
+
+    class LoadedModel(torch.nn.Module):
+        """Takes the file's inputs in order or by name; several outputs come by name, one as a tensor."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.graph = held
+
+        def forward(self, *arrays: torch.Tensor, **named: torch.Tensor) -> Any:
+            result = self.graph(*(arrays or (named[name] for name in inputs)))
+            values = result if isinstance(result, tuple | list) else (result,)
+            return values[0] if outputs == ["output"] else dict(zip(outputs, values, strict=True))
+
+    return LoadedModel().eval()
+
+
+def absolute(options: SourceOptions) -> SourceOptions:
+    """The options with whole paths, so that they mean the same elsewhere."""
     file, mark, function = options.factory.rpartition(":")
     factory = f"{Path(file).resolve()}{mark}{function}" if file else options.factory
     return options.replace(factory=factory, samples=str(Path(options.samples).resolve()) if options.samples else "")
@@ -100,7 +214,7 @@ def _readable(path: Path, options: SourceOptions) -> Iterator[str]:
         yield str(Path(options.factory.rpartition(":")[0]).parent)
 
 
-def import_in_worker(*, source: str, path: str, output: str, options: dict[str, Any]) -> None:
+def import_in_worker(*, source: str, path: str, output: str, options: dict[str, Any], keep_all: bool) -> None:
     """Worker side of :func:`import_apart`."""
     from edgekit.core.compressed import Compressed, CompressedRecord, Golden, StepRecord
     from edgekit.core.contract import QuantizationContract
@@ -111,7 +225,8 @@ def import_in_worker(*, source: str, path: str, output: str, options: dict[str, 
     clock, cpu = time.perf_counter(), time.process_time()
     file, choices = Path(path), SourceOptions.parse(options, source="source options")
     model = registry.sources()[source].read(file, options=choices)
-    outputs = answer_samples(model.program, model.samples, [spec.name for spec in model.outputs])
+    samples = {name: array if keep_all else array[:GOLDEN_COUNT] for name, array in model.samples.items()}
+    outputs = answer_samples(model.program, samples, [spec.name for spec in model.outputs])
     done = StepRecord(
         kind="capture",
         summary=" ".join((f"Read from {file.name} ({source}).", *model.notes)),
@@ -134,5 +249,5 @@ def import_in_worker(*, source: str, path: str, output: str, options: dict[str, 
         float_program=model.program,
         contract=QuantizationContract(),
         record=record,
-        golden=Golden(inputs=model.samples, outputs=outputs),
+        golden=Golden(inputs=samples, outputs=outputs),
     ).save(Path(output))

@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit import registry
-from edgekit.conversion import convert_apart
-from edgekit.core.artifact import Artifact, ExportOptions
+from edgekit.core.artifact import ExportOptions
 from edgekit.core.calibration import CalibrationReport
 from edgekit.core.compressed import Compressed, read_record
 from edgekit.core.contract import QuantizationContract
-from edgekit.core.errors import OutputError, UsageError
+from edgekit.core.errors import UsageError
 from edgekit.core.exactness import ExactnessReport
-from edgekit.core.files import sha256, write_text, writing_folder
+from edgekit.core.file_kinds import kind_of
+from edgekit.core.files import sha256
 from edgekit.core.plugins import Progress, silent
 from edgekit.core.recipe import Recipe
 from edgekit.core.run import Manifest, RunFolder, now, tool_versions
 from edgekit.core.sensitivity import SensitivityReport
+from edgekit.core.source import SourceOptions
 from edgekit.core.stages import Stage, is_worth_measuring
-from edgekit.core.task import Task, load_task
+from edgekit.core.task import Task, is_task_file, load_task
 from edgekit.core.validation import ValidationReport
+from edgekit.exports import Artifacts, export_run
+from edgekit.intake import task_from_file
+from edgekit.runs import is_made_from, run_of_file, save_run, temporary_run
 
 if TYPE_CHECKING:
     from edgekit.device_tests.bench import DeviceBench
@@ -47,26 +50,6 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Artifacts(Sequence[Artifact]):
-    """The artifacts of one run, in the order they were asked for."""
-
-    run: RunFolder
-    items: tuple[Artifact, ...]
-
-    def __getitem__(self, index: Any) -> Any:
-        """An artifact by position."""
-        return self.items[index]
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Artifact]:
-        """The artifacts in order."""
-        return iter(self.items)
-
-
 def read_recipe(recipe: str | Path | Recipe) -> Recipe:
     """A recipe from its written form, a ``.toml`` file, or as it is; plug-in steps are known."""
     if isinstance(recipe, Recipe):
@@ -75,9 +58,10 @@ def read_recipe(recipe: str | Path | Recipe) -> Recipe:
 
 
 def compress(
-    task: Task,
+    task: Task | Path | str,
     *,
     recipe: str | Path | Recipe = "int8",
+    reading: SourceOptions | None = None,
     output: Path | None = None,
     force: bool = False,
     measure: bool | None = None,
@@ -88,8 +72,9 @@ def compress(
     """Carry out a recipe on a task's model.
 
     Args:
-        task: Model and data.
+        task: Model and data; a task file, or a model file, whose samples calibrate.
         recipe: Written form (``"int8"``), ``.toml`` file, or :class:`Recipe`.
+        reading: What a model file does not say itself.
         output: Run folder to make; None keeps the result in memory. While it works, ``OUTPUT.partial`` holds what a run that
             was killed goes on from.
         force: Replace ``output`` if it is a run folder already.
@@ -110,6 +95,8 @@ def compress(
     plan = read_recipe(recipe)
     if output is not None:
         RunFolder(output).check_free(force=force)
+    if not isinstance(task, Task):
+        task = load_task(task) if is_task_file(task) else task_from_file(Path(task), options=reading, progress=progress)
     work = None if output is None else output.with_name(f"{output.name}.partial")
     with closing(DeviceBench(work / "bench" if work else None)) as bench:
         meter = None
@@ -119,7 +106,7 @@ def compress(
         state = _carry_out(plan, task, bench=bench, meter=meter, work=work, progress=progress)
     if output is None or work is None:
         return state
-    saved = _save_run(state, output, source=task.source, work=work)
+    saved = save_run(state, output, source=task.source, work=work, reading=task.reading)
     shutil.rmtree(work, ignore_errors=True)
     return saved
 
@@ -148,26 +135,6 @@ def _with_stages(state: Compressed, stages: Sequence[Stage]) -> Compressed:
     """The state, whose records hold what the program was worth after each of them."""
     history = tuple(done.replace(stage=stage) for done, stage in zip(state.record.history, stages, strict=True))
     return dataclasses.replace(state, record=state.record.replace(history=history))
-
-
-def _save_run(state: Compressed, output: Path, *, source: Path | None, work: Path | None = None) -> Compressed:
-    with writing_folder(output) as temporary:
-        run, recipe = RunFolder(temporary), state.recipe
-        Manifest(
-            name=state.name,
-            recipe=recipe.name,
-            task_file=str(source) if source else "",
-            task_sha256=sha256(source) if source else "",
-            seed=state.record.seed,
-            created=now(),
-            versions=tool_versions(),
-        ).write_json(run.manifest_path)
-        write_text(temporary / "recipe.toml", recipe.to_toml())
-        if work is not None:
-            run.keep_metrics(work)
-        state = state.save(run.compressed)
-        run.record_stage("compress", digest=sha256(run.compressed / "compressed.json"))
-    return dataclasses.replace(state, folder=RunFolder(output).compressed)
 
 
 def check_calibration(
@@ -253,77 +220,49 @@ def sensitivity(
 
 
 def export(
-    source: Compressed | Path | str,
+    source: Compressed | Task | Path | str,
     *,
     targets: Sequence[str],
     options: ExportOptions | None = None,
     float_baseline: bool = True,
     output: Path | None = None,
     force: bool = False,
+    reading: SourceOptions | None = None,
+    cached: bool = True,
+    jobs: int | None = None,
     progress: Progress = silent,
 ) -> Artifacts:
-    """Convert a compressed program to each target, one worker process a target.
+    """Convert a compressed program, a task's model or a model file to each target, a worker process for each file made.
 
     Args:
-        source: A compressed program, or the run folder it lies in.
+        source: A compressed program, the run folder it lies in, a model file (``.pt2``, ``.onnx``, ``.keras``, a SavedModel,
+            TorchScript, a checkpoint), or a task or its file; the model of the latter two stays float.
         targets: Names in the ``edgekit.converters`` group.
         options: Choices of the export.
         float_baseline: Also convert the float program, as what the result is compared with.
-        output: Run folder for a program in memory; a temporary one where None.
-        force: Replace artifacts that are there already.
+        output: Run folder for what is not in one; a temporary one where None.
+        force: Replace artifacts, or the run of another model, that are there already.
+        reading: What a model file does not say itself.
+        cached: Use what the same conversion made before, from the user's cache.
+        jobs: At most so many conversions at a time; None: as many as processors and memory allow.
         progress: Called as the work advances.
 
     Raises:
         MissingExtraError: A target's framework is not installed (nothing was converted).
         OutputError: An artifact is there already.
-        ConversionError: A target cannot take the program; the targets before it are kept.
+        ConversionError: Targets that cannot take the program, each with its reason; what the others made is kept.
+        IntegrityError: A model file is damaged, hostile, or not what its name says.
     """
-    run = _run_folder(source, output)
-    options = options or ExportOptions()
-    converters = {name: registry.converter(name) for name in dict.fromkeys(targets)}
-    if not converters:
-        raise UsageError(f"No target was asked for; known: {', '.join(registry.names('converters'))}.")
-    for converter in converters.values():
-        registry.require(converter)
-    jobs = _conversions(run, converters, float_baseline=float_baseline)
-    missing = [job for job in jobs if not _is_made(job, run, options, force=force)]
-    for done, (name, folder, as_float) in enumerate(missing):
-        progress(f"export {folder.name}", done, len(missing))
-        with writing_folder(folder) as temporary:  # not the worker's: it vanishes even when the worker is killed
-            digest = convert_apart(
-                run.compressed, temporary, target=name, options=options, as_float=as_float, label=folder.name, log=run.log
-            )
-        run.record_stage(f"export {folder.name}", digest=digest)
-    progress("export", len(missing), len(missing))
-    return Artifacts(run, tuple(Artifact.load(folder) for _, folder, _ in jobs))
-
-
-def _conversions(run: RunFolder, targets: Iterable[str], *, float_baseline: bool) -> list[tuple[str, Path, bool]]:
-    """(target, artifact folder, convert the float program instead) for each file to make."""
-    contract = QuantizationContract.read_json(run.compressed / "contract.json")
-    if not contract.entries and not read_record(run.compressed).is_restructured:
-        return [(name, run.artifacts / f"{name}-float32", False) for name in targets]
-    floats = [True] if float_baseline else []
-    return [
-        (name, run.artifacts / (f"{name}-float32" if as_float else name), as_float)
-        for name in targets
-        for as_float in (False, *floats)
-    ]
-
-
-def _is_made(job: tuple[str, Path, bool], run: RunFolder, options: ExportOptions, *, force: bool) -> bool:
-    """Whether an earlier export left exactly this artifact, so that an interrupted export goes on where it stopped.
-
-    Raises:
-        OutputError: Another artifact lies there.
-    """
-    folder = job[1]
-    if force or not folder.exists():
-        return False
-    made = Artifact.load(folder)
-    if made.source_sha256 == sha256(run.compressed / "compressed.json") and made.options == options:
-        return True
-    raise OutputError(f"{folder} holds an artifact of another program or with other options. Replace it with --force.")
+    return export_run(
+        _run_folder(source, output, reading=reading, force=force, progress=progress),
+        targets=targets,
+        options=options or ExportOptions(),
+        float_baseline=float_baseline,
+        force=force,
+        cached=cached,
+        jobs=jobs,
+        progress=progress,
+    )
 
 
 def validate(
@@ -390,16 +329,27 @@ def _write_report(report: ValidationReport, run: RunFolder) -> None:
     run.record_stage("validate", digest=sha256(run.path / "report.json"))
 
 
-def _run_folder(source: Compressed | Path | str, output: Path | None) -> RunFolder:
-    if not isinstance(source, Compressed):
-        run = RunFolder(Path(source))
-        run.manifest()
-        return run
-    if source.folder is not None and output is None:
+def _run_folder(
+    source: Compressed | Task | Path | str, output: Path | None, *, reading: SourceOptions | None, force: bool, progress: Progress
+) -> RunFolder:
+    """The run a program lies in, made where there is none yet."""
+    if not isinstance(source, Compressed | Task) and RunFolder(Path(source)).manifest_path.is_file():
+        return RunFolder(Path(source))
+    if isinstance(source, Compressed) and source.folder is not None and output is None:
         return RunFolder(source.folder.parent)
-    path = output or Path(tempfile.mkdtemp(prefix=f"edgekit-{source.name}-")) / "run"
+    if not isinstance(source, Compressed | Task):
+        if not is_task_file(source):
+            if Path(source).is_dir() and kind_of(Path(source)) is None:
+                RunFolder(Path(source)).manifest()
+            return run_of_file(Path(source), output, reading=reading or SourceOptions(), force=force, progress=progress)
+        source = load_task(source)
+    path = output or temporary_run(source.name)
+    if isinstance(source, Task):
+        if not is_made_from(RunFolder(path), source.source, None):
+            compress(source, recipe="none", output=path, force=force, progress=progress)
+        return RunFolder(path)
     RunFolder(path).check_free(force=False)
-    _save_run(source, path, source=None)
+    save_run(source, path, source=None)
     return RunFolder(path)
 
 
@@ -411,4 +361,8 @@ def _task_again(manifest: Manifest) -> Task:
     path = Path(manifest.task_file)
     if path.is_file() and sha256(path) != manifest.task_sha256:
         raise UsageError(f"{path} changed since the run was made, so its data may differ. Compress again, or restore the file.")
-    return load_task(path)
+    if is_task_file(path):
+        return load_task(path)
+    if not path.exists():
+        raise UsageError(f"{path}, which the run was made from, is gone. Restore it, or pass a task with --task.")
+    return task_from_file(path, options=manifest.reading)

@@ -84,7 +84,7 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         ).save(output)  # fmt: skip
         return ""
 
-    monkeypatch.setattr(pipeline, "convert_apart", convert)
+    monkeypatch.setattr("edgekit.exports.convert_apart", convert)
     return made
 
 

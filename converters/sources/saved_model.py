@@ -82,7 +82,6 @@ _keep_alive: list[Any] = []
 
 
 def _write_onnx(function: Any, file: Path, path: Path) -> None:
-    import onnx
     from tf2onnx import convert, tf_loader
 
     given = {name: tensor.name for name, tensor in _inputs(function).items()}
@@ -90,20 +89,20 @@ def _write_onnx(function: Any, file: Path, path: Path) -> None:
     names = {tensor: name for name, tensor in (*given.items(), *_results(function, returned).items())}
     try:
         graph = tf_loader.from_function(function, list(given.values()), list(_results(function, returned).values()))
-        model, _ = convert._convert_common(
+        convert._convert_common(
             graph,
             name=path.name,
             input_names=list(given.values()),
             output_names=list(_results(function, returned).values()),
             opset=_OPSET,
             tensors_to_rename=names,
+            output_path=str(file),
         )
     except Exception as reason:
         first = next((line.strip() for line in str(reason).splitlines() if line.strip()), "")
         raise UnsupportedOpError(
             f"{path}: tf2onnx cannot turn this SavedModel into ONNX. {type(reason).__name__}: {first}"
         ) from reason
-    onnx.save(model, file)
 
 
 def _inputs(function: Any) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class CompressedRecord(Record):
     history: tuple[StepRecord, ...] = ()
     versions: dict[str, str] = {}
     sha256: dict[str, str] = {}
+    program_digests: dict[str, str] = {}
 
     @property
     def is_restructured(self) -> bool:
@@ -163,7 +164,7 @@ class Compressed:
         """
         import numpy as np
 
-        from edgekit.core.program import save_program
+        from edgekit.core.program import program_digest, save_program
 
         with writing_folder(folder) as temporary:
             save_program(self.program, temporary / "program.pt2")
@@ -174,8 +175,9 @@ class Compressed:
             golden = {f"inputs/{name}": array for name, array in self.golden.inputs.items()}
             golden |= {f"outputs/{name}": array for name, array in self.golden.outputs.items()}
             np.savez(temporary / "golden.npz", **golden)  # type: ignore[arg-type]  # numpy types **kwds as bool
+            programs = {"program.pt2": program_digest(self.program), "float.pt2": program_digest(self.float_program)}
             digests = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
-            record = self.record.replace(sha256=digests)
+            record = self.record.replace(sha256=digests, program_digests=programs)
             record.write_json(temporary / "compressed.json")
         return dataclasses.replace(self, record=record, folder=folder)
 

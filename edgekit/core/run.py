@@ -26,6 +26,7 @@ from typing import ClassVar, Literal
 from edgekit.core.artifact import Artifact
 from edgekit.core.errors import EdgekitError, IntegrityError, OutputError, UsageError
 from edgekit.core.model import Record
+from edgekit.core.source import SourceOptions
 
 __all__ = ["Manifest", "RunFolder", "StageRecord", "tool_versions"]
 
@@ -52,6 +53,7 @@ class Manifest(Record):
     recipe: str
     task_file: str = ""
     task_sha256: str = ""
+    reading: SourceOptions | None = None
     seed: int = 0
     created: str
     versions: dict[str, str] = {}

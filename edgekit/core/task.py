@@ -26,18 +26,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.core.errors import DataError, EdgekitError, TaskError, nearest
 from edgekit.core.metric import Metric, top1
-from edgekit.core.tensors import FlexibleAxis
 from edgekit.core.preprocessing import Preprocessing, describe, read_preprocessing
+from edgekit.core.tensors import FlexibleAxis
 
 if TYPE_CHECKING:
     import torch
 
+    from edgekit.core.source import SourceOptions
     from edgekit.core.tensors import Array
 
     Batch = Array | torch.Tensor | Sequence[Any] | Mapping[str, Any]
     Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 
-__all__ = ["Task", "execute_file", "load_task", "own_line"]
+__all__ = ["Task", "execute_file", "is_task_file", "load_task", "own_line"]
 
 _TASK_FOLDERS: set[str] = set()
 
@@ -71,6 +72,7 @@ class Task:
             ``preprocessing`` is applied to; a batch may be a list of pictures of different sizes.
         seed: Seeds Python, numpy and torch before the model is built.
         source: File the task was read from; set by :func:`load_task`.
+        reading: How ``source`` was read, where it is a model file.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Task:
     data: Literal["prepared", "raw"] = "prepared"
     seed: int = 0
     source: Path | None = None
+    reading: SourceOptions | None = None
 
     def build_model(self) -> torch.nn.Module:
         """The model in eval mode, built once and kept.
@@ -281,6 +284,12 @@ class Task:
                 yield inputs
         if index < 0:
             raise DataError(f"Task '{self.name}': the {what} data is empty: it yielded no batch. Check the path it loads from.")
+
+
+def is_task_file(path: Path | str) -> bool:
+    """Whether a path names a Python file (``task.py`` or ``task.py:name``), not a model file."""
+    text = str(path)
+    return text.endswith(".py") or ".py:" in text
 
 
 def load_task(path: str | Path) -> Task:

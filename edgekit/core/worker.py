@@ -9,6 +9,7 @@ gives up its rights before it imports the function's module.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -29,7 +31,9 @@ from edgekit.core.files import write_text
 
 __all__ = ["call"]
 
-_POLL_S = 0.05
+_POLL_S = 0.1
+_CONFINED = "EDGEKIT_CONFINED"
+"""Set in confined workers and what they start. These cannot leave the process group, by which all of them are ended."""
 _ANSWER_BYTES = 64 * 2**20
 """Largest answer that is read; a child that was taken over may write anything."""
 
@@ -45,6 +49,7 @@ def call(
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
     confined: Confinement | None = None,
+    stop: threading.Event | None = None,
 ) -> Any:
     """Call ``package.module:function`` in a new process and return its JSON answer.
 
@@ -59,6 +64,7 @@ def call(
         log: File its output is appended to; a temporary one where None.
         confined: What is left to it where it opens somebody else's file; it also sets the limit on memory where that is None.
             Its home and its temporary folder are then a folder of its own, which is gone afterwards.
+        stop: Ends the child once it is set, for callers that wait in threads.
 
     Raises:
         EdgekitError: Whatever edgekit error the function raised.
@@ -71,6 +77,7 @@ def call(
         if confined is not None:
             order["confined"] = confined.model_dump(mode="json")
             memory_bytes = memory_bytes or confined.memory_limit_bytes
+            variables[_CONFINED] = "1"
             variables |= dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "KERAS_HOME"), scratch)
         write_text(job, json.dumps(order))
         log = log or Path(scratch, "log.txt")
@@ -79,7 +86,8 @@ def call(
             output.write(f"\n--- {what} ---\n".encode())
             output.flush()
             start = output.tell()
-            code = _run(job, what, output, timeout_s=timeout_s, memory_bytes=memory_bytes, variables=variables)
+            limits = _Limits(timeout_s=timeout_s, memory_bytes=memory_bytes, stop=stop or threading.Event())
+            code = _run(job, what, output, limits=limits, variables=variables)
         return _unpack(_read_answer(answer, f"The worker {what} {_death(code)}. Last words: {_last_words(log, start)}"), what)
 
 
@@ -95,39 +103,64 @@ def _read_answer(path: Path, death: str) -> dict[str, Any]:
     return answer
 
 
-def _run(
-    job: Path, what: str, output: IO[bytes], *, timeout_s: float, memory_bytes: int | None, variables: Mapping[str, str]
-) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Limits:
+    timeout_s: float
+    memory_bytes: int | None
+    stop: threading.Event
+
+
+def _run(job: Path, what: str, output: IO[bytes], *, limits: _Limits, variables: Mapping[str, str]) -> int:
     command = [sys.executable, "-m", "edgekit.core.worker", str(job)]
+    leads_group = _CONFINED not in os.environ
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=variables, start_new_session=True
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(variables), start_new_session=leads_group
     )
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + limits.timeout_s
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(timeout=_POLL_S if memory_bytes else min(1.0, max(0.0, deadline - time.monotonic())))
+                return process.wait(timeout=min(_POLL_S, max(0.0, deadline - time.monotonic())))
+            if limits.stop.is_set():
+                raise WorkerError(f"The worker {what} was stopped.")
             if time.monotonic() >= deadline:
-                raise WorkerError(f"The worker {what} ran longer than {timeout_s:.0f} s and was stopped.")
-            if memory_bytes and (used := _resident_bytes(process.pid)) > memory_bytes:
+                raise WorkerError(f"The worker {what} ran longer than {limits.timeout_s:.0f} s and was stopped.")
+            if limits.memory_bytes and (used := _resident_bytes(process.pid)) > limits.memory_bytes:
                 raise WorkerError(
                     f"The worker {what} used {used / 2**20:.0f} MiB, more than its limit"
-                    f" of {memory_bytes / 2**20:.0f} MiB, and was stopped."
+                    f" of {limits.memory_bytes / 2**20:.0f} MiB, and was stopped."
                 )
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if leads_group:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
         process.wait()
 
 
 def _resident_bytes(pid: int) -> int:
+    """Resident memory of a process and what it started."""
     import psutil
 
+    total, waiting = 0, [pid]
+    while waiting:
+        one = waiting.pop()
+        with contextlib.suppress(psutil.Error, OSError):
+            total += psutil.Process(one).memory_info().rss
+            waiting += _children(one)
+    return total
+
+
+def _children(pid: int) -> list[int]:
+    """Children of a process; where the kernel lists them itself, that costs a fraction of looking at every process."""
     try:
-        parent = psutil.Process(pid)
-        return sum(p.memory_info().rss for p in [parent, *parent.children(recursive=True)])
-    except psutil.Error:
-        return 0
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        import psutil
+
+        return [child.pid for child in psutil.Process(pid).children()]
 
 
 def _death(code: int) -> str:
