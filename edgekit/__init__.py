@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgekit.bisection import Bisection, bisect
     from edgekit.compression.distill.features import AttentionTransfer, FeatureMatch
     from edgekit.compression.distill.logits import DKD, KD, LogitsMSE
     from edgekit.compression.distill.relations import CRD, RKD
@@ -52,6 +53,7 @@ _HOMES = {
     "AudioPreprocessing": "core.preprocessing",
     "Auto": "core.recipe",
     "AwareTraining": "core.recipe",
+    "Bisection": "report.bisection",  # with its notebook renderer
     "CRD": "compression.distill.relations",
     "Callback": "compression.training.callbacks",
     "Compressed": "core.compressed",
@@ -78,6 +80,7 @@ _HOMES = {
     "ValidationReport": "report",  # with its notebook renderer
     "agreement": "core.metric",
     "audit": "device_tests.audit",
+    "bisect": "bisection",
     "check_calibration": "pipeline",
     "check_exactness": "pipeline",
     "compress": "pipeline",
@@ -101,6 +104,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "AudioPreprocessing",
     "Auto",
     "AwareTraining",
+    "Bisection",
     "CRD",
     "Callback",
     "Compressed",
@@ -128,6 +132,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "__version__",
     "agreement",
     "audit",
+    "bisect",
     "check_calibration",
     "check_exactness",
     "compress",

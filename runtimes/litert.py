@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError, UsageError, nearest
 from edgekit.core.tensors import DType, TensorSpec, check_inputs
@@ -22,7 +22,7 @@ from edgekit.core.tensors import DType, TensorSpec, check_inputs
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
-    from edgekit.core.provenance import TracedFile
+    from edgekit.core.provenance import Kernels, TracedFile
     from edgekit.core.stored import StoredFile
     from edgekit.core.tensors import Array
 
@@ -72,8 +72,8 @@ class LiteRTRuntime:
         replay = Replay(data, artifact.contract_report, contract, recorded)
         return replay.run(make_interpreter(replay.model, f"{artifact.path}, cut into layers", threads=threads))
 
-    def trace(self, path: Path, inputs: Mapping[str, Array], *, kernels: Literal["reference", "shipped"] = "reference") -> TracedFile:
-        """Every tensor of a ``.tflite`` file, by TFLite's reference kernels or by XNNPACK; see :mod:`edgekit.runtimes.litert_trace`."""
+    def trace(self, path: Path, inputs: Mapping[str, Array], *, kernels: Kernels = "reference") -> TracedFile:
+        """Every tensor of a ``.tflite`` file, by TFLite's own kernels or XNNPACK; see :mod:`edgekit.runtimes.litert_trace`."""
         from edgekit.runtimes.litert_trace import StoredGraph
 
         data, source = read_model(path), str(path)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["StoredGraph"]
 
 _IDENTIFIER = b"TFL3"
+_TYPES = {
+    "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16", "INT32": "int32",
+    "INT64": "int64", "BOOL": "bool", "FLOAT64": "float64",
+}  # fmt: skip
 
 
 class StoredGraph:
@@ -36,6 +40,7 @@ class StoredGraph:
         self._file: Any = self._schema.ModelT.InitFromPackedBuf(data, 0)
         self._graph: Any = self._file.subgraphs[0]
         self._kinds = {value: name for name, value in vars(self._schema.BuiltinOperator).items() if isinstance(value, int)}
+        self._tensor_types = {value: name for name, value in vars(self._schema.TensorType).items() if isinstance(value, int)}
         plain = [bytes(tensor.name or b"").decode("utf-8", "replace") for tensor in self._graph.tensors]
         self.names = [name if plain.count(name) == 1 and name else f"{name}#{index}" for index, name in enumerate(plain)]
         self._places = {name: index for index, name in enumerate(self.names)}
@@ -79,6 +84,7 @@ class StoredGraph:
             inputs={name: self.names[index] for name, index in edges[0].items()},
             outputs={name: self.names[index] for name, index in edges[1].items()},
             method=method,
+            constants={name: value for index, name in enumerate(self.names) if (value := self._constant(index)) is not None},
         )
 
     def cut(self, *, reads: Sequence[str], writes: Sequence[str], destination: Path) -> Path:
@@ -122,8 +128,8 @@ class StoredGraph:
             sides = (signatures[0].inputs, signatures[0].outputs)
             found = [{bytes(pair.name).decode(): int(pair.tensorIndex) for pair in side} for side in sides]
             return found[0], found[1]
-        return ({self.names[int(index)]: int(index) for index in self._graph.inputs},
-                {self.names[int(index)]: int(index) for index in self._graph.outputs})  # fmt: skip
+        inputs, outputs = ([int(index) for index in side] for side in (self._graph.inputs, self._graph.outputs))
+        return {self.names[index]: index for index in inputs}, {self.names[index]: index for index in outputs}
 
     def _grid(self, index: int) -> tuple[float, int] | None:
         grid = self._graph.tensors[index].quantization
@@ -133,10 +139,23 @@ class StoredGraph:
 
     def _operation(self, operator: Any) -> TracedOperation:
         code = self._file.operatorCodes[operator.opcodeIndex]
-        kind = bytes(code.customCode).decode() if code.customCode else self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        kind = (
+            bytes(code.customCode).decode() if code.customCode else self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        )
         reads = tuple(self.names[int(index)] for index in operator.inputs if index >= 0)
         writes = tuple(self.names[int(index)] for index in operator.outputs)
-        return TracedOperation(name="", type=kind, reads=reads, writes=writes)
+        options = {name: str(value) for name, value in (vars(operator.builtinOptions) if operator.builtinOptions else {}).items()}
+        return TracedOperation(name="", type=kind, reads=reads, writes=writes, options=options)
+
+    def _constant(self, index: int) -> Array | None:
+        """A constant's bytes as 8-bit integers, or its values where its type says how to read them; None for a computed one."""
+        tensor = self._graph.tensors[index]
+        data = self._file.buffers[tensor.buffer].data
+        if data is None or len(data) == 0:
+            return None
+        raw = np.asarray(data, np.uint8)
+        dtype = _TYPES.get(self._tensor_types[tensor.type])
+        return raw if dtype is None else raw.view(dtype).reshape(() if tensor.shape is None else tuple(tensor.shape))
 
     def _pack(self) -> bytes:
         flatbuffers = importlib.import_module("flatbuffers")

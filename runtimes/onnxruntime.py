@@ -13,7 +13,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError, UsageError, nearest
 from edgekit.core.tensors import DType, TensorSpec, check_inputs
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
-    from edgekit.core.provenance import TracedFile
+    from edgekit.core.provenance import Kernels, TracedFile
     from edgekit.core.stored import StoredFile
     from edgekit.core.tensors import Array
 
@@ -117,7 +117,7 @@ class OnnxRuntime:
         session = _open(layers.model, f"{artifact.path} (cut into layers)", threads=threads, options={})
         return layers.run(session, recorded)
 
-    def trace(self, path: Path, inputs: Mapping[str, Array], *, kernels: Literal["reference", "shipped"] = "reference") -> TracedFile:
+    def trace(self, path: Path, inputs: Mapping[str, Array], *, kernels: Kernels = "reference") -> TracedFile:
         """Every tensor of a ``.onnx`` file, optimiser off or on; see :mod:`edgekit.runtimes.onnxruntime_trace`."""
         from edgekit.runtimes.onnxruntime_trace import trace_model, with_all_outputs
 

@@ -34,7 +34,9 @@ def read_model(data: bytes, source: str) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as reason:  # protobuf's own, which has no typed name
-        raise IntegrityError(f"{source} is no .onnx file: {reason}. An .ort file shows no tensors; give the .onnx it came from.") from reason
+        raise IntegrityError(
+            f"{source} is no .onnx file: {reason}. An .ort file shows no tensors; give the .onnx it came from."
+        ) from reason
     if not model.graph.output:
         raise IntegrityError(f"{source} is no .onnx file: it holds no graph. Export again.")
     return model
@@ -52,7 +54,8 @@ def with_all_outputs(model: onnx.ModelProto) -> bytes:
             if name and name not in known:
                 known.add(name)
                 changed.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type itself
-    return changed.SerializeToString()
+    data: bytes = changed.SerializeToString()
+    return data
 
 
 def trace_model(session: Any, model: onnx.ModelProto, inputs: Mapping[str, Array], *, method: str) -> TracedFile:
@@ -64,6 +67,8 @@ def trace_model(session: Any, model: onnx.ModelProto, inputs: Mapping[str, Array
         inputs: Input name -> ``[S, *shape]``.
         method: How the session runs, in words.
     """
+    import onnx.numpy_helper
+
     names = [output.name for output in session.get_outputs()]
     count = len(next(iter(inputs.values())))
     rows = [session.run(names, {name: values[at] for name, values in inputs.items()}) for at in range(count)]
@@ -75,6 +80,7 @@ def trace_model(session: Any, model: onnx.ModelProto, inputs: Mapping[str, Array
         inputs={name: name for name in inputs},
         outputs={output.name: output.name for output in model.graph.output},
         method=method,
+        constants={tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer},
     )
 
 
@@ -116,8 +122,11 @@ def _typed(name: str, value: Array) -> onnx.ValueInfoProto:
 
 
 def _operation(node: onnx.NodeProto) -> TracedOperation:
+    import onnx.helper
+
     reads, writes = (tuple(name for name in names if name) for names in (node.input, node.output))
-    return TracedOperation(name=node.name, type=node.op_type, reads=reads, writes=writes)
+    options = {attribute.name: str(onnx.helper.get_attribute_value(attribute)) for attribute in node.attribute}
+    return TracedOperation(name=node.name, type=node.op_type, reads=reads, writes=writes, options=options)
 
 
 def _grids(model: onnx.ModelProto) -> dict[str, tuple[float, int]]:

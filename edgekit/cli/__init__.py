@@ -26,6 +26,7 @@ COMMANDS = {
     "selftest": "Run the golden self-test that travels with each artifact of a run.",
     "inspect": "List what a model file holds: operations, shapes, work, size by layer, metadata.",
     "diff": "Show what tells two model files, or two runs, apart.",
+    "bisect": "Find the first layer at which a run's file computes otherwise than its program.",
     "exactness": "Prove that every runtime computes the same bits, or name the layers that prevent it.",
     "report": "Show what validating a run found.",
     "demo": "Compress, export, validate and report in one go.",

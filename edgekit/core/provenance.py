@@ -16,7 +16,10 @@ from edgekit.core.model import Record
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["Provenance", "TensorMatch", "TracedFile", "TracedOperation", "Tracer"]
+__all__ = ["Kernels", "Provenance", "TensorMatch", "TracedFile", "TracedOperation", "Tracer"]
+
+Kernels = Literal["reference", "shipped"]
+"""The runtime's plainest kernels, or those that ship, as far as they let their results be seen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +31,14 @@ class TracedOperation:
         type: As the format spells it, e.g. ``"CONV_2D"``.
         reads: Tensors it reads, constants included; absent optional ones left out.
         writes: Tensors it computes.
+        options: Settings written into it, e.g. ``{"pads": "[1, 1, 1, 1]"}``.
     """
 
     name: str
     type: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,7 @@ class TracedFile:
         inputs: Tensor of each input, by the input's name.
         outputs: Tensor of each output, by the output's name.
         method: How the file was run, in words.
+        constants: Constant tensor -> its values as stored.
     """
 
     operations: tuple[TracedOperation, ...]
@@ -56,6 +62,7 @@ class TracedFile:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     method: str
+    constants: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
     def real(self, tensor: str) -> Array:
         """A tensor's values as real numbers, ``[S, *shape]``: float32 where it is on a grid, else as stored."""
@@ -75,13 +82,13 @@ class Tracer(Protocol):
     name: str
     target: str
 
-    def trace(self, path: Path, inputs: Mapping[str, Array], *, kernels: Literal["reference", "shipped"] = "reference") -> TracedFile:
+    def trace(self, path: Path, inputs: Mapping[str, Array], *, kernels: Kernels = "reference") -> TracedFile:
         """Run a file and keep every tensor.
 
         Args:
             path: The file.
             inputs: Input name -> ``[S, *shape]``, as the file wants them.
-            kernels: The runtime's plainest kernels, or those that ship, as far as they let their results be seen.
+            kernels: Which of its kernels run.
 
         Raises:
             IntegrityError: The file is not one the runtime can read.
@@ -112,14 +119,15 @@ class TensorMatch(Record):
         tensor: Tensor of the file.
         axes: Axis of the program's value that each axis of the file's tensor runs along, sizes of 1 left out; empty where both
             hold the same values in the same order.
-        by: How it was found: ``"edge"`` (input or output), ``"value"`` (equal on every sample), or ``"effect"`` (not equal, but
-            with the file's value in its place everything after it is equal).
+        by: How it was found: ``"edge"`` (an output), ``"value"`` (equal on every sample), ``"name"`` (the tensor of that name
+            holds it in the exported file), or ``"effect"`` (not equal, but with the file's value in its place more of what
+            comes after it is equal).
     """
 
     node: str
     tensor: str
     axes: tuple[int, ...] = ()
-    by: Literal["edge", "value", "effect"]
+    by: Literal["edge", "value", "name", "effect"]
 
 
 class Provenance(Record):

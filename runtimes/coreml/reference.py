@@ -11,18 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.errors import EdgekitError, UnsupportedOpError, UsageError
 from edgekit.core.tensors import check_inputs
 
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
-    from edgekit.core.provenance import TracedFile
+    from edgekit.core.provenance import Kernels, TracedFile
     from edgekit.core.stored import StoredFile
     from edgekit.core.tensors import Array, TensorSpec
     from edgekit.runtimes.coreml.executor import Executable
+    from edgekit.runtimes.coreml.flexible import FlexibleExecutable
 
 __all__ = ["RUNTIME", "ReferenceRuntime", "ReferenceSession"]
 
@@ -36,10 +37,13 @@ class ReferenceSession:
         outputs: Its outputs.
     """
 
-    def __init__(self, executable: Executable, *, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    def __init__(
+        self, executable: Executable | FlexibleExecutable, *, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+    ) -> None:
         self.inputs = inputs
         self.outputs = outputs
-        self._executable: Executable | None = executable
+        self._is_flexible = any(spec.flexible for spec in inputs)
+        self._executable: Executable | FlexibleExecutable | None = executable
 
     @property
     def executable(self) -> Executable:
@@ -47,7 +51,19 @@ class ReferenceSession:
 
         Raises:
             UsageError: The session was closed.
+            UnsupportedOpError: The package leaves sizes open, so that there is no one program.
         """
+        from edgekit.runtimes.coreml.executor import Executable
+
+        executable = self._open()
+        if not isinstance(executable, Executable):
+            raise UnsupportedOpError(
+                "This package leaves sizes open; single layers can be looked at in one with fixed shapes only. Export with"
+                " --fixed-shapes."
+            )
+        return executable
+
+    def _open(self) -> Executable | FlexibleExecutable:
         if self._executable is None:
             raise UsageError("This Core ML session was closed; load the model again.")
         return self._executable
@@ -60,11 +76,12 @@ class ReferenceSession:
         """
         import torch
 
-        executable = self.executable
+        executable = self._open()
         check_inputs(inputs, self.inputs)
         tensors = {name: torch.from_numpy(_owned(array)) for name, array in inputs.items()}
         results = executable.run({name: _widened(tensor) for name, tensor in tensors.items()})
-        return {spec.name: results[spec.name].numpy().reshape(spec.shape).astype(spec.dtype, copy=False) for spec in self.outputs}
+        found = {spec.name: results[spec.name].numpy().astype(spec.dtype, copy=False) for spec in self.outputs}
+        return found if self._is_flexible else {spec.name: found[spec.name].reshape(spec.shape) for spec in self.outputs}
 
     def close(self) -> None:
         """Free the program."""
@@ -100,12 +117,17 @@ class ReferenceRuntime:
             UsageError: An option is unknown.
         """
         from edgekit.runtimes.coreml.executor import compile_program
+        from edgekit.runtimes.coreml.flexible import FlexibleExecutable
         from edgekit.runtimes.coreml.package import read_package
 
         precision = _precision(options or {})
         program = read_package(path)
         try:
-            executable = compile_program(program, threads=threads, precision=precision)
+            executable: Executable | FlexibleExecutable
+            if any(spec.flexible for spec in program.inputs):
+                executable = FlexibleExecutable(program, threads=threads, precision=precision)
+            else:
+                executable = compile_program(program, threads=threads, precision=precision)
         except EdgekitError as reason:
             raise type(reason)(f"{path}: {reason}") from reason
         return ReferenceSession(executable, inputs=program.inputs, outputs=program.outputs)
@@ -123,7 +145,7 @@ class ReferenceRuntime:
         session = self.load(artifact.path, threads=threads)
         return replay_layers(session.executable, session.inputs, artifact.contract_report, contract, recorded)
 
-    def trace(self, path: Path, inputs: Mapping[str, Array], *, kernels: Literal["reference", "shipped"] = "reference") -> TracedFile:
+    def trace(self, path: Path, inputs: Mapping[str, Array], *, kernels: Kernels = "reference") -> TracedFile:
         """Every tensor of a package; see :mod:`edgekit.runtimes.coreml.trace`. There are no other kernels than the reference."""
         from edgekit.runtimes.coreml.package import read_package
         from edgekit.runtimes.coreml.trace import trace_package

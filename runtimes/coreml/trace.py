@@ -30,21 +30,43 @@ def trace_package(executable: Executable, program: mil.Program, inputs: Mapping[
     rows = []
     for at in range(count):
         fed = {name: torch.from_numpy(np.array(values[at], order="C")) for name, values in inputs.items()}
-        rows.append(executable.trace({name: value.float() if value.is_floating_point() else value for name, value in fed.items()}))
+        rows.append(
+            executable.trace({name: value.float() if value.is_floating_point() else value for name, value in fed.items()})
+        )
     found = {name: np.stack([row[name].numpy() for row in rows]) for name in rows[0]}
     return TracedFile(
-        operations=tuple(_operation(operation) for operation in program.operations),
+        operations=tuple(_operation(operation, program) for operation in program.operations),
         values={**inputs, **found},
         grids={name: grid for operation in program.operations for name, grid in _grid(operation, program) if name in found},
         inputs={spec.name: spec.name for spec in program.inputs},
         outputs={spec.name: spec.name for spec in program.outputs},
         method="edgekit's Core ML reference executor",
+        constants=_constants(program),
     )
 
 
-def _operation(operation: mil.Operation) -> TracedOperation:
-    reads = tuple(bound for bindings in operation.inputs.values() for bound in bindings if isinstance(bound, str))
-    return TracedOperation(operation.name, operation.type, reads, tuple(output.name for output in operation.outputs))
+def _operation(operation: mil.Operation, program: mil.Program) -> TracedOperation:
+    bound = [(argument, value) for argument, values in operation.inputs.items() for value in values]
+    reads = tuple(value if isinstance(value, str) else _literal_name(operation, argument) for argument, value in bound)
+    texts = {argument: program.constants.get(value) for argument, value in bound if isinstance(value, str)}
+    options = {argument: text for argument, text in texts.items() if isinstance(text, str)}
+    return TracedOperation(operation.name, operation.type, reads, tuple(output.name for output in operation.outputs), options)
+
+
+def _literal_name(operation: mil.Operation, argument: str) -> str:
+    return f"{operation.outputs[0].name}/{argument}"
+
+
+def _constants(program: mil.Program) -> dict[str, Array]:
+    """Constants by name, those written into an argument by operation and argument; texts left out."""
+    found = {
+        _literal_name(operation, argument): value.value
+        for operation in program.operations
+        for argument, values in operation.inputs.items()
+        for value in values
+        if isinstance(value, mil.Literal)
+    }
+    return {name: np.asarray(value) for name, value in {**program.constants, **found}.items() if not isinstance(value, str)}
 
 
 def _grid(operation: mil.Operation, program: mil.Program) -> list[tuple[str, tuple[float, int]]]:
