@@ -2,7 +2,7 @@
 
 ::
 
-    file ──read_model──> checked graph ──Planner──> steps ──fuse──> linear, layer norm, GELU ──OnnxNet──> module ──export──> program
+    file ──read_model──> checked graph ──Planner──> steps ──fuse──> whole layers ──OnnxNet──> module ──export──> program
 """
 
 from __future__ import annotations

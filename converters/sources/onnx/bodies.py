@@ -37,8 +37,8 @@ def _constant(planner: Planner, node: onnx.NodeProto, frame: Frame, index: int, 
     value = planner.tensor(node.input[index], frame, _name(node))
     if value is None or value.constant is None:
         raise UnsupportedOpError(
-            f"Operator '{node.op_type}', node '{_name(node)}': its {what} ('{node.input[index]}') depends on what the model computes,"
-            " and graphs of fixed shape cannot wait for it. Export the model with a fixed number of steps."
+            f"Operator '{node.op_type}', node '{_name(node)}': its {what} ('{node.input[index]}') depends on what the model"
+            " computes, and graphs of fixed shape cannot wait for it. Export the model with a fixed number of steps."
         )
     return value.constant
 
@@ -56,8 +56,8 @@ def _if(planner: Planner, node: onnx.NodeProto, frame: Frame) -> Sequence[Anythi
             results.append(planner.run_graph(branches[key], frame.inner(f"{_name(node)}.{key}")))
         except EdgekitError as reason:
             raise UnsupportedOpError(
-                f"Operator 'If', node '{_name(node)}', chooses by '{node.input[0]}', which is only known when the model runs, so that both"
-                f" branches must be computed; its {key} cannot be: {reason}"
+                f"Operator 'If', node '{_name(node)}', chooses by '{node.input[0]}', which is only known when the model runs, so"
+                f" that both branches must be computed; its {key} cannot be: {reason}"
             ) from reason
     return [
         _choice(planner, node, frame, condition, pair, name)
@@ -72,8 +72,8 @@ def _choice(
     same = isinstance(first, Value) and isinstance(second, Value) and first.tensor.shape == second.tensor.shape
     if not same or not isinstance(first, Value) or not isinstance(second, Value):
         raise UnsupportedOpError(
-            f"Operator 'If', node '{_name(node)}', chooses by '{node.input[0]}', which is only known when the model runs, and its branches"
-            f" make '{name}' in different shapes. Fix that input to one value, or export the branch you need."
+            f"Operator 'If', node '{_name(node)}', chooses by '{node.input[0]}', which is only known when the model runs, and its"
+            f" branches make '{name}' in different shapes. Fix that input to one value, or export the branch you need."
         )
     return planner.apply("Where", [condition, first, second], name=f"{_name(node)}.{name}", outputs=[name], frame=frame)[0]
 
@@ -101,8 +101,8 @@ def _loop(planner: Planner, node: onnx.NodeProto, frame: Frame) -> Sequence[Anyt
         condition, *results = planner.run_graph(body, inner)
         if not isinstance(condition, Value) or condition.constant is None:
             raise UnsupportedOpError(
-                f"Operator 'Loop', node '{_name(node)}', ends when something it computes says so, and graphs of fixed shape cannot wait"
-                " for that. Export the model with a fixed number of steps."
+                f"Operator 'Loop', node '{_name(node)}', ends when something it computes says so, and graphs of fixed shape"
+                " cannot wait for that. Export the model with a fixed number of steps."
             )
         going = bool(condition.constant.reshape(-1)[0])
         carried, rows = results[: len(carried)], [*rows, results[len(carried) :]]

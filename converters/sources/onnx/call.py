@@ -99,7 +99,7 @@ class Call:
         value = self._value(index)
         if value.constant is None:
             raise self.unsupported(
-                f"takes input {index} ('{value.name}') from what the model computes, but a program of fixed shapes needs it constant",
+                f"takes input {index} ('{value.name}') from what the model computes, but fixed shapes need it constant",
                 "Export the model with fixed shapes, or fix that input.",
             )
         return value.constant
@@ -139,6 +139,10 @@ class Call:
     def attribute(self, name: str, default: T) -> T:
         """An attribute, or its default."""
         return cast("T", self._step.attributes.get(name, default))
+
+    def sizes(self, name: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """An attribute that lists integers, or the default where it is missing or empty."""
+        return tuple(self._step.attributes.get(name) or default)
 
     def attribute_or_none(self, name: str) -> Any:
         """An attribute, or None where the node has none of that name."""

@@ -29,7 +29,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         UnsupportedOpError: It is written for an opset that is too old or too new.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     size = path.stat().st_size
     if size > _LARGEST_BYTES:
@@ -109,7 +109,8 @@ def _confined(path: Path, location: str, tensor: str) -> Path:
     outside = not location or Path(location).is_absolute() or ".." in Path(location).parts
     if outside:
         raise IntegrityError(
-            f"{path}: tensor '{tensor}' takes its numbers from '{location}', outside the model's own folder. Such a file is refused."
+            f"{path}: tensor '{tensor}' takes its numbers from '{location}', outside the model's own folder:"
+            " such a file is refused."
         )
     steps = [path.parent.joinpath(*Path(location).parts[: count + 1]) for count in range(len(Path(location).parts))]
     if any(step.is_symlink() for step in steps):

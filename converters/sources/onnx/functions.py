@@ -27,7 +27,7 @@ def body_of(node: onnx.NodeProto, inputs: Sequence[Any], version: int) -> onnx.F
     import onnx
 
     try:
-        schema = onnx.defs.get_schema(node.op_type, version, "" if node.domain == "ai.onnx" else node.domain)
+        schema: Any = onnx.defs.get_schema(node.op_type, version, "" if node.domain == "ai.onnx" else node.domain)
     except onnx.defs.SchemaError:
         return None
     since = max((number for number in schema.function_opset_versions if number <= version), default=0)
@@ -61,7 +61,7 @@ def _type_of(value: Any) -> onnx.TypeProto:
     if not isinstance(value, Value):
         return onnx.TypeProto()
     names = {dtype: name for name, dtype in reversed(TORCH_TYPES.items())}
-    number = onnx.TensorProto.DataType.Value(names[value.tensor.dtype] if value.tensor.dtype in names else "FLOAT")
+    number = onnx.TensorProto.DataType.Value(names.get(value.tensor.dtype, "FLOAT"))
     proto: onnx.TypeProto = onnx.helper.make_tensor_type_proto(number, [int(size) for size in _shape(value.tensor)])
     return proto
 

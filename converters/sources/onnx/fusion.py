@@ -1,5 +1,4 @@
-"""Several operators that are one layer: exporters take linear, layer norm and activations apart, and converters and
-quantization want them whole.
+"""Several operators that are one layer: exporters take layers apart, and converters and quantization want them whole.
 
 ==============================================  ====================
 in the file                                      becomes

@@ -92,12 +92,12 @@ class OnnxNet(torch.nn.Module):
             for made, tensor in zip(node.step.outputs, results, strict=False):
                 if made is not None:
                     found[id(made)] = tensor
-        made = [self._fetch(value, found) for value in self._outputs]
+        returned = [self._fetch(value, found) for value in self._outputs]
         taken = {id(value) for value in self._inputs}
         plain = [id(value) not in taken and value.constant is None for value in self._outputs]
         first = {id(value): at for at, value in reversed(list(enumerate(self._outputs)))}
         return tuple(
-            tensor if plain[at] and first[id(self._outputs[at])] == at else tensor.clone() for at, tensor in enumerate(made)
+            tensor if plain[at] and first[id(self._outputs[at])] == at else tensor.clone() for at, tensor in enumerate(returned)
         )
 
     def _fetch(self, value: Value, found: Mapping[int, torch.Tensor]) -> torch.Tensor:

@@ -160,8 +160,8 @@ class Planner:
         found = operators.find(domain, operator)
         if found is None:
             raise UnsupportedOpError(
-                f"Operator '{operator}' ({domain or 'ai.onnx'} {frame.opsets.get(domain, '?')}), node '{name}', has no counterpart in torch"
-                " that edgekit knows. Export the model without it, or put it before or after the model."
+                f"Operator '{operator}' ({domain or 'ai.onnx'} {frame.opsets.get(domain, '?')}), node '{name}', has no"
+                " counterpart in torch that edgekit knows. Export the model without it, or put it before or after the model."
             )
         made: list[Value | None] = [
             Value(self._unique_value(frame.prefix + output), torch.empty(0)) if output else None for output in outputs
@@ -235,8 +235,8 @@ class Planner:
         for tensor in results:
             if tensor.numel() > LARGEST:
                 raise IntegrityError(
-                    f"Node '{step.name}' ({step.operator}) makes a tensor of shape {list(tensor.shape)}, more than {LARGEST} numbers:"
-                    " the file is damaged or hostile, or the shapes given for its inputs are far too large."
+                    f"Node '{step.name}' ({step.operator}) makes a tensor of shape {list(tensor.shape)}, more than {LARGEST}"
+                    " numbers: the file is damaged or hostile, or the shapes given for its inputs are far too large."
                 )
         return results
 
@@ -278,5 +278,6 @@ def _explain(step: Step, reason: Exception) -> ConversionError:
             " Export the model without it, or put it after the model."
         )
     return ConversionError(
-        f"{where} cannot be computed on {shapes or 'no inputs'}: {first} If the shapes are not what you expect, give the inputs' with --shape."
+        f"{where} cannot be computed on {shapes or 'no inputs'}: {first}"
+        " If the shapes are not what you expect, give the inputs' with --shape."
     )

@@ -12,8 +12,8 @@ from edgekit.converters.sources.onnx.operators.table import Operator, find, know
 __all__ = ["Operator", "find", "known", "load"]
 
 _FAMILIES = (
-    "activation", "attention", "convolution", "elementwise", "gather", "logic", "making", "matrix", "normalization", "padding", "picture",
-    "pooling", "quantization", "recurrent", "reduction", "resize", "scatter", "shape", "signal", "sorting",
+    "activation", "attention", "convolution", "elementwise", "gather", "logic", "making", "matrix", "normalization", "padding",
+    "picture", "pooling", "quantization", "recurrent", "reduction", "resize", "scatter", "shape", "signal", "sorting",
 )  # fmt: skip
 
 

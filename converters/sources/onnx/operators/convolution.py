@@ -71,11 +71,11 @@ def transposed_convolution(call: Call) -> torch.Tensor:
 def _transposed_form(call: Call, sizes: Sequence[int], kernel: Sequence[int]) -> Windows:
     """Pads and output padding, from any of the ways to give them."""
     rank = len(sizes)
-    strides = call.attribute("strides", ()) or (1,) * rank
-    dilations = call.attribute("dilations", ()) or (1,) * rank
-    extra = call.attribute("output_padding", ()) or (0,) * rank
-    wanted, automatic = call.attribute("output_shape", ()), call.attribute("auto_pad", "NOTSET")
-    pads = call.attribute("pads", ()) or (0,) * (2 * rank)
+    strides = call.sizes("strides", (1,) * rank)
+    dilations = call.sizes("dilations", (1,) * rank)
+    extra = call.sizes("output_padding", (0,) * rank)
+    wanted, automatic = call.sizes("output_shape"), call.attribute("auto_pad", "NOTSET")
+    pads = call.sizes("pads", (0,) * (2 * rank))
     before, after = list(pads[:rank]), list(pads[rank:])
     spans = [(length - 1) * step + 1 for length, step in zip(kernel, dilations, strict=True)]
     if wanted or automatic in {"SAME_UPPER", "SAME_LOWER"}:

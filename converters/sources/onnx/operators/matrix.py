@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.nn import functional as F  # noqa: N812
 
@@ -29,7 +27,7 @@ def linear(call: Call) -> torch.Tensor:
 
 
 @operator("Gemm")
-def gemm(call: Call) -> Any:
+def gemm(call: Call) -> torch.Tensor:
     """``alpha A B + beta C``, each of A and B transposed or not."""
     alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
     a = call.tensor(0).t() if call.attribute("transA", 0) else call.tensor(0)
@@ -48,7 +46,8 @@ def gemm(call: Call) -> Any:
         return product
     rest = call.tensor(2)
     result = product + (rest * beta if beta != 1 else rest)
-    return result.to(a.dtype)
+    narrowed: torch.Tensor = result.to(a.dtype)
+    return narrowed
 
 
 @operator("FusedMatMul", domain=MICROSOFT)
@@ -69,4 +68,5 @@ def einsum(call: Call) -> torch.Tensor:
 @operator("Det")
 def det(call: Call) -> torch.Tensor:
     """Determinant."""
-    return torch.linalg.det(call.tensor(0))
+    result: torch.Tensor = torch.linalg.det(call.tensor(0))
+    return result

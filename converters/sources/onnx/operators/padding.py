@@ -15,7 +15,7 @@ __all__: list[str] = []
 def pad(call: Call) -> torch.Tensor:
     """By a number, by the edge, by a reflection or around; negative pads cut."""
     rank, mode = len(call.shape(0)), call.attribute("mode", "constant")
-    pads = call.attribute("pads", ()) or call.attribute("paddings", ()) if call.version < 11 else call.ints(1)
+    pads = call.sizes("pads") or call.sizes("paddings") if call.version < 11 else call.ints(1)
     axes = [axis % rank for axis in call.ints(3)] if call.has(3) else list(range(rank))
     pairs = {axis: (pads[at], pads[at + len(axes)]) for at, axis in enumerate(axes) if (pads[at], pads[at + len(axes)]) != (0, 0)}
     values = call.tensor(0)

@@ -24,7 +24,7 @@ def _windows(call: Call) -> Windows:
     sizes = call.shape(0)[2:]
     if len(sizes) not in _MAXIMA:
         raise call.unsupported(f"slides over {len(sizes)} axes; torch has it for 1 to 3", "Write it as several of fewer axes.")
-    return windows_of(call, sizes, call.attribute("kernel_shape", ()))
+    return windows_of(call, sizes, call.sizes("kernel_shape"))
 
 
 @operator("MaxPool")
@@ -139,10 +139,10 @@ def max_unpool(call: Call) -> torch.Tensor:
     if call.has(2):
         shape = call.ints(2)
     else:
-        kernel = call.attribute("kernel_shape", ())
+        kernel = call.sizes("kernel_shape")
         strides, pads = (
-            call.attribute("strides", ()) or (1,) * len(kernel),
-            call.attribute("pads", ()) or (0,) * (2 * len(kernel)),
+            call.sizes("strides", (1,) * len(kernel)),
+            call.sizes("pads", (0,) * (2 * len(kernel))),
         )
         space = [
             (size - 1) * stride + length - pads[at] - pads[at + len(kernel)]
@@ -157,8 +157,8 @@ def max_unpool(call: Call) -> torch.Tensor:
 
 
 def _into_larger(call: Call, where: torch.Tensor, values: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    kernel = call.attribute("kernel_shape", ())
-    strides = call.attribute("strides", ()) or (1,) * len(kernel)
+    kernel = call.sizes("kernel_shape")
+    strides = call.sizes("strides", (1,) * len(kernel))
     small = [*call.shape(0)[:2]]
     small += [(size - 1) * stride + length for size, stride, length in zip(call.shape(0)[2:], strides, kernel, strict=True)]
     flat = torch.zeros(functools.reduce(python_operator.mul, small, 1), dtype=values.dtype)

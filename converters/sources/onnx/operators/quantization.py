@@ -25,7 +25,7 @@ def _scalar(call: Call, index: int) -> bool:
     return call.known(index) is not None and math.prod(call.shape(index)) == 1
 
 
-def _grid(call: Call, dtype: torch.dtype) -> tuple[int, int]:
+def _grid(dtype: torch.dtype) -> tuple[int, int]:
     limits = torch.iinfo(dtype)
     return int(limits.min), int(limits.max)
 
@@ -49,12 +49,12 @@ def quantize(call: Call, values: torch.Tensor, scale: int, zero: int | None, dty
         axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
         largest = torch.finfo(dtype).max
         return torch.clamp(values / _spread(call.tensor(scale), values, axis, block), -largest, largest).to(dtype)
-    low, high = _grid(call, dtype)
+    low, high = _grid(dtype)
     if dtype in _OWN and _scalar(call, scale) and (zero is None or _scalar(call, zero)) and values.dtype == torch.float32:
         offset = 0 if zero is None else int(call.scalar(zero, 0))
-        return torch.ops.quantized_decomposed.quantize_per_tensor(
-            values, float(call.scalar(scale, 1.0)), offset, low, high, dtype
-        )
+        step = float(call.scalar(scale, 1.0))
+        made: torch.Tensor = torch.ops.quantized_decomposed.quantize_per_tensor(values, step, offset, low, high, dtype)
+        return made
     axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
     steps = torch.round(values.to(torch.float32) / _spread(call.tensor(scale), values, axis, block).to(torch.float32))
     if zero is not None:
@@ -65,28 +65,38 @@ def quantize(call: Call, values: torch.Tensor, scale: int, zero: int | None, dty
 def dequantize(call: Call, index: int, scale: int, zero: int | None) -> torch.Tensor:
     """``(q - zero) scale`` of the input at ``index``."""
     values, kind = call.tensor(index), call.dtype(scale)
-    dtype = values.dtype
-    if dtype in _OWN and kind == torch.float32:
-        low, high = _grid(call, dtype)
+    if values.dtype in _OWN and kind == torch.float32:
         if _scalar(call, scale) and (zero is None or _scalar(call, zero)):
-            offset = 0 if zero is None else int(call.scalar(zero, 0))
-            return torch.ops.quantized_decomposed.dequantize_per_tensor(
-                values, float(call.scalar(scale, 1.0)), offset, low, high, dtype
-            )
+            return _dequantize_tensor(call, values, scale, zero)
         if len(call.shape(scale)) == 1 and call.known(scale) is not None and (zero is None or call.known(zero) is not None):
-            axis = call.attribute("axis", 1) % len(call.shape(index)) if call.operator == "DequantizeLinear" else 0
-            count = call.shape(scale)[0]
-            offsets = call.computed(
-                f"zero_points_{index}",
-                lambda: torch.zeros(count, dtype=torch.int64) if zero is None else call.constant(zero).to(torch.int64),
-            )
-            scales = call.tensor(scale)
-            return torch.ops.quantized_decomposed.dequantize_per_channel(values, scales, offsets, axis, low, high, dtype)
+            return _dequantize_channels(call, index, scale, zero)
     axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
     real = values.to(torch.float32)
     if zero is not None:
         real = real - _spread(call.tensor(zero), values, axis, block).to(torch.float32)
     return (real * _spread(call.tensor(scale), values, axis, block).to(torch.float32)).to(kind)
+
+
+def _dequantize_tensor(call: Call, values: torch.Tensor, scale: int, zero: int | None) -> torch.Tensor:
+    offset, step = 0 if zero is None else int(call.scalar(zero, 0)), float(call.scalar(scale, 1.0))
+    low, high = _grid(values.dtype)
+    real: torch.Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor(values, step, offset, low, high, values.dtype)
+    return real
+
+
+def _dequantize_channels(call: Call, index: int, scale: int, zero: int | None) -> torch.Tensor:
+    """One scale for each index of an axis: of weights the first, unless the node says another."""
+    values, count = call.tensor(index), call.shape(scale)[0]
+    axis = call.attribute("axis", 1) % len(call.shape(index)) if call.operator == "DequantizeLinear" else 0
+
+    def offsets() -> torch.Tensor:
+        return torch.zeros(count, dtype=torch.int64) if zero is None else call.constant(zero).to(torch.int64)
+
+    zeros, (low, high) = call.computed(f"zero_points_{index}", offsets), _grid(values.dtype)
+    real: torch.Tensor = torch.ops.quantized_decomposed.dequantize_per_channel(
+        values, call.tensor(scale), zeros, axis, low, high, values.dtype
+    )
+    return real
 
 
 def _optional(call: Call, index: int) -> int | None:
@@ -108,7 +118,7 @@ def quantize_linear(call: Call) -> torch.Tensor:
 @operator("QuantizeLinear", domain=MICROSOFT)
 def microsoft_quantize_linear(call: Call) -> torch.Tensor:
     """Real numbers to integers, in ONNX Runtime's own form."""
-    return quantize_linear(call)
+    return quantize(call, call.tensor(0), 1, _optional(call, 2), call.dtype(2) if call.has(2) else torch.uint8)
 
 
 @operator("DequantizeLinear", keeps=True)
@@ -219,7 +229,7 @@ def quantized_pool(call: Call) -> torch.Tensor:
         result = values.mean(list(range(2, values.dim())), keepdim=True)
     else:
         sizes = [int(size) for size in values.shape[2:]]
-        result = average(call, values, windows_of(call, sizes, call.attribute("kernel_shape", ())))
+        result = average(call, values, windows_of(call, sizes, call.sizes("kernel_shape")))
     return quantize(call, result.movedim(1, -1) if last else result, 3, _optional(call, 4), call.dtype(0))
 
 

@@ -1,7 +1,7 @@
 """Recurrent layers: torch's own where it means the same, else step by step.
 
-ONNX stores ``W [D, gates H, I]``, ``R [D, gates H, H]``, ``B [D, 2 gates H]`` with D directions; gates of an LSTM stand in the
-order input, output, forget, cell (torch: input, forget, cell, output), of a GRU update, reset, hidden (torch: reset, update, new).
+D directions: ONNX stores ``W [D, gates H, I]``, ``R [D, gates H, H]``, ``B [D, 2 gates H]``; gates of an LSTM stand in the order
+input, output, forget, cell (torch: input, forget, cell, output), of a GRU update, reset, hidden (torch: reset, update, new).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEFAULTS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "R
 
 @operator("LSTM", "GRU", "RNN")
 def recurrent(call: Call) -> tuple[torch.Tensor, ...]:
-    """Returns ``Y [T, D, N, H]``, the last hidden state ``[D, N, H]`` and of an LSTM the last cell; batch first with ``layout``."""
+    """``Y [T, D, N, H]``, the last hidden state ``[D, N, H]`` and of an LSTM the last cell; batch first with ``layout``."""
     series = call.tensor(0)
     if call.attribute("layout", 0):
         series = series.transpose(0, 1)
@@ -48,7 +48,8 @@ def _state(call: Call, index: int, batch: int, dtype: torch.dtype) -> torch.Tens
 
 
 def _activations(call: Call) -> tuple[str, ...]:
-    return tuple(name.lower() for name in call.attribute("activations", ()) or _DEFAULTS[call.operator] * call.shape(1)[0])
+    given: Sequence[str] = call.attribute_or_none("activations") or ()
+    return tuple(name.lower() for name in given or _DEFAULTS[call.operator] * call.shape(1)[0])
 
 
 def _is_plain(call: Call) -> bool:
@@ -144,7 +145,8 @@ def _cell(call: Call, at: int) -> Cell:
     peepholes = call.changed(7, f"peepholes{suffix}", lambda weight: weight[at].reshape(3, hidden)) if call.has(7) else None
     names = _activations(call)
     count = len(_DEFAULTS[call.operator])
-    alphas, betas = list(call.attribute("activation_alpha", ())), list(call.attribute("activation_beta", ()))
+    alphas: list[float] = list(call.attribute_or_none("activation_alpha") or ())
+    betas: list[float] = list(call.attribute_or_none("activation_beta") or ())
     functions = []
     for position, name in enumerate(names):
         function = activation_of(name, alphas, betas, call)

@@ -173,7 +173,7 @@ def _matrix(call: Call, axis: _Axis, positions: torch.Tensor, mode: str) -> torc
     """Weights ``[size, length]`` of linear or cubic interpolation."""
     stretch = max(1.0, 1.0 / axis.scale) if call.attribute("antialias", 0) else 1.0
     reach = (1 if mode == "linear" else 2) * stretch
-    first = int(math.floor(-reach)) - 1
+    first = math.floor(-reach) - 1
     old = torch.arange(first, axis.length - first, dtype=torch.float64)
     distance = (positions[:, None] - old[None, :]).abs() / stretch
     weights = (1 - distance).clamp(min=0) if mode == "linear" else _cubic(distance, call.attribute("cubic_coeff_a", -0.75))

@@ -86,8 +86,15 @@ def transpose(call: Call) -> torch.Tensor:
 def expand(call: Call) -> torch.Tensor:
     """Broadcast to a shape, which may be smaller in places."""
     found, wanted = call.shape(0), call.ints(1)
-    sizes = tuple(torch.broadcast_shapes(found, wanted))
+    sizes = _broadcast(found, wanted)
     return call.tensor(0) if sizes == found else call.tensor(0).expand(sizes)
+
+
+def _broadcast(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
+    """The shape that two are broadcast to; the later call says where they do not fit."""
+    rank = max(len(first), len(second))
+    pairs = zip((*[1] * (rank - len(first)), *first), (*[1] * (rank - len(second)), *second), strict=True)
+    return tuple(b if a == 1 else a for a, b in pairs)
 
 
 @operator("Tile", grows=True)
@@ -133,8 +140,8 @@ def cut(call: Call) -> torch.Tensor:
     """A part along some axes; steps may be negative."""
     values, sizes = call.tensor(0), call.shape(0)
     if call.version < 10:
-        starts, ends = call.attribute("starts", ()), call.attribute("ends", ())
-        axes, steps = call.attribute("axes", tuple(range(len(starts)))), (1,) * len(starts)
+        starts, ends = call.sizes("starts"), call.sizes("ends")
+        axes, steps = call.sizes("axes", tuple(range(len(starts)))), (1,) * len(starts)
     else:
         starts, ends = call.ints(1), call.ints(2)
         axes = call.ints(3) if call.has(3) else tuple(range(len(starts)))

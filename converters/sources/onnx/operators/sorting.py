@@ -17,7 +17,7 @@ def top_k(call: Call) -> tuple[torch.Tensor, ...]:
     axis, largest = call.attribute("axis", -1), bool(call.attribute("largest", 1))
     values = call.tensor(0)
     if not call.is_fake(0):  # of equals the first ones, as ONNX has it and torch does not promise
-        ordered, where = torch.sort(values, axis, descending=largest, stable=True)
+        ordered, where = torch.sort(values, dim=axis, descending=largest, stable=True)
         return ordered.narrow(axis, 0, count), where.narrow(axis, 0, count)
     found = torch.topk(values, count, axis, largest, True)
     return found.values, found.indices

@@ -56,8 +56,8 @@ def windows_of(call: Call, sizes: Sequence[int], kernel: Sequence[int]) -> Windo
         kernel: Sizes of the kernel.
     """
     rank = len(sizes)
-    strides = call.attribute("strides", ()) or (1,) * rank
-    dilations = call.attribute("dilations", ()) or (1,) * rank
+    strides = call.sizes("strides", (1,) * rank)
+    dilations = call.sizes("dilations", (1,) * rank)
     spans = [(length - 1) * step + 1 for length, step in zip(kernel, dilations, strict=True)]
     before, after = _pads(call, sizes, spans, strides)
     up = bool(call.attribute("ceil_mode", 0))
@@ -77,7 +77,7 @@ def _pads(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     rank, automatic = len(sizes), call.attribute("auto_pad", "NOTSET")
     if automatic == "NOTSET":
-        pads = call.attribute("pads", ()) or (0,) * (2 * rank)
+        pads = call.sizes("pads", (0,) * (2 * rank))
         return tuple(pads[:rank]), tuple(pads[rank:])
     if automatic == "VALID":
         return (0,) * rank, (0,) * rank
