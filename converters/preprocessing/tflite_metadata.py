@@ -25,7 +25,16 @@ from edgekit.core.raw_data import Preprocessing
 if TYPE_CHECKING:
     from edgekit.core.tensors import TensorSpec
 
-__all__ = ["ENTRY", "LABELS_FILE", "StoredInput", "StoredMetadata", "read_metadata", "with_files", "write_metadata"]
+__all__ = [
+    "COLOUR_SPACES",
+    "ENTRY",
+    "LABELS_FILE",
+    "StoredInput",
+    "StoredMetadata",
+    "read_metadata",
+    "with_files",
+    "write_metadata",
+]
 
 ENTRY = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -34,7 +43,7 @@ _PARSER_VERSION = "1.0.0"  # nothing written here is newer
 _FEATURE, _IMAGE = 1, 2  # union ContentProperties
 _NORMALIZATION = 1  # union ProcessUnitOptions
 _AXIS_LABELS = 2  # enum AssociatedFileType
-_COLOUR_SPACES = {"rgb": 1, "grey": 2, "bgr": 0}  # enum ColorSpaceType: it knows RGB and GRAYSCALE only
+COLOUR_SPACES = {"rgb": 1, "grey": 2, "bgr": 0}  # enum ColorSpaceType: it knows RGB and GRAYSCALE only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +164,7 @@ def _input(tables: _Tables, spec: TensorSpec, record: Preprocessing | None) -> i
         return tables.table(7, {0: tables.text(spec.name)})
     if isinstance(record, ImagePreprocessing):
         size = tables.table(2, numbers={0: record.size[1], 1: record.size[0]})
-        properties = tables.table(2, {1: size}, bytes_={0: _COLOUR_SPACES[record.colour]})
+        properties = tables.table(2, {1: size}, bytes_={0: COLOUR_SPACES[record.colour]})
         content = tables.table(3, {1: properties}, bytes_={0: _IMAGE})
         what = f"{record.colour} picture, {record.layout}; {record.resize} resize to {record.size[0]} x {record.size[1]}"
     else:

@@ -106,6 +106,10 @@ class Preprocessing(Record):
         """Raw data in the size and with the channels of the model, channels last."""
         raise NotImplementedError
 
+    def synthetic(self, count: int, *, seed: int = 0) -> Array:
+        """Made-up framed values ``[count, ..., C]``, whose channels and places are all different."""
+        raise NotImplementedError
+
     def prepare(self, framed: Array) -> Array:
         """Framed values ``[N, ..., C]`` -> model input in its own layout and channel order."""
         import numpy as np

@@ -89,6 +89,18 @@ class AudioPreprocessing(Preprocessing):
             )
         return found
 
+    def synthetic(self, count: int, *, seed: int = 0) -> Array:
+        """Windows ``[count, T, C]``: tones of their own in each channel, louder from window to window, and noise."""
+        import numpy as np
+
+        draw = np.random.default_rng(seed)
+        at = np.arange(self.window)[:, None] / self.sample_rate
+        tones = np.sin(2 * np.pi * at * (220.0 * (1 + np.arange(self.channels))))
+        loud = np.linspace(0.2, 0.6, count)[:, None, None] if count > 1 else 0.4
+        values = np.clip(tones * loud + draw.normal(0, 0.05, (count, self.window, self.channels)), -0.99, 0.99)
+        sound: Array = values.astype(np.float32) if self.dtype == "float32" else np.rint(values * 32767).astype(np.int16)
+        return sound
+
     def windows(self, recording: Array) -> Array:
         """All whole windows of a recording ``[T]`` or ``[T, C]``, each :attr:`hop` after the one before: ``[N, T, C]``."""
         import numpy as np

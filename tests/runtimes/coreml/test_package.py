@@ -145,9 +145,9 @@ def test_other_kinds_of_model_are_named(package: Path) -> None:
         read_package(package)
 
 
-def test_image_inputs_are_named(package: Path) -> None:
+def test_images_without_a_colour_space_are_named(package: Path) -> None:
     edit(package, lambda model: model.description.input[0].type.imageType.SetInParent())  # type: ignore[attr-defined]
-    with pytest.raises(UnsupportedOpError, match="'input' is a 'imageType'; only arrays"):
+    with pytest.raises(UnsupportedOpError, match="image 'input' has colour space 0; only RGB, BGR and GRAYSCALE"):
         read_package(package)
 
 
