@@ -163,7 +163,7 @@ def _edges(compressed: Compressed, images: Sequence[str]) -> tuple[tuple[TensorS
         ConversionError: An input has a type Core ML models cannot be given.
     """
     inputs = []
-    for spec in compressed.record.inputs:
+    for spec in widened(compressed.record.inputs):
         if spec.name in images:
             inputs.append(spec)
             continue
@@ -172,7 +172,7 @@ def _edges(compressed: Compressed, images: Sequence[str]) -> tuple[tuple[TensorS
             raise ConversionError(
                 f"Input '{spec.name}' is {spec.dtype}; Core ML models can be given {known}. Take one of these and convert inside."
             )
-        inputs.append(widened(spec).replace(dtype=_INPUT_DTYPES[spec.dtype]))
+        inputs.append(spec.replace(dtype=_INPUT_DTYPES[spec.dtype]))
     outputs = [spec.replace(dtype=_INPUT_DTYPES.get(spec.dtype, "float32")) for spec in compressed.record.outputs]
     return tuple(inputs), tuple(outputs)
 

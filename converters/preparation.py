@@ -2,13 +2,14 @@
 
 ::
 
-    program ─ preprocessing baked in, where asked for ─ rewrites ─> program the vendor takes
+    program ─ shapes fixed, preprocessing baked in, where asked for ─ rewrites ─> program the vendor takes
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgekit.converters.fixed_shapes import fix_shapes
 from edgekit.converters.preprocessing import bake
 from edgekit.converters.rewrites import rewrite_for
 
@@ -28,6 +29,8 @@ def prepare(compressed: Compressed, *, target: str, options: ExportOptions) -> t
         options: Choices of the export.
 
     Raises:
-        ConversionError: A rewrite changed the program's answers, or there is no preprocessing to bake in.
+        ConversionError: A rewrite changed the program's answers, there is no preprocessing to bake in, or the target cannot
+            take open axes.
     """
-    return rewrite_for(bake(compressed, target=target, options=options), target)
+    fixed = fix_shapes(compressed, target=target, options=options)
+    return rewrite_for(bake(fixed, target=target, options=options), target)

@@ -86,9 +86,9 @@ def flexible_specs(
             size = values[name].shape[axis.axis]
             if isinstance(size, int):
                 raise CaptureError(
-                    f"Input '{spec.name}': axis {axis.axis} was to be {axis}, but the model's code works for one size only: it uses"
-                    " the size as a number (a reshape to a fixed size, a branch, a table). Derive it from the input's shape, or"
-                    " take the axis out of shapes=."
+                    f"Input '{spec.name}': axis {axis.axis} was to be {axis}, but the model's code works for one size only:"
+                    " it uses the size as a number (a reshape to a fixed size, a branch, a table). Derive it from the input's"
+                    " shape, or take the axis out of shapes=."
                 )
             # torch keeps 0 and 1 for constants and says 2 at least; what it traced holds for 1 all the same
             bounds[size.node.expr] = ValueRanges(axis.minimum, axis.maximum)

@@ -33,6 +33,7 @@ class ExportOptions(Record):
             itself and takes raw pixels ``[N, H, W, C]`` or samples.
         image_inputs: Core ML takes images; normalisation is part of the package.
         class_labels: Core ML answers with the name of the most likely class too.
+        fixed_shapes: Open axes get the example's sizes, as targets without dynamic shapes need it (TFLite).
         opset: ONNX operator set; None: 20, or 21 where 4-bit, 16-bit or block-wise types need it.
         external_data: ONNX weights lie in ``model.onnx.data`` beside the model.
         ort: Also write ONNX Runtime's own format and its operator config.
@@ -50,6 +51,7 @@ class ExportOptions(Record):
     preprocessing: Literal["describe", "bake"] = "describe"
     image_inputs: bool = False
     class_labels: bool = False
+    fixed_shapes: bool = False
     opset: Annotated[int, pydantic.Field(ge=17, le=23)] | None = None
     external_data: bool = False
     ort: bool = True

@@ -27,7 +27,7 @@ from edgekit.runtimes.coreml.ops.table import Call, Kernel
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["Executable", "Precision", "compile_program"]
+__all__ = ["Executable", "Precision", "ProgramCompiler", "compile_program"]
 
 Precision = Literal["declared", "float32", "float16"]
 """``declared``: round what the program declares as float16. ``float32``: never round. ``float16``: round every float."""
@@ -44,7 +44,9 @@ _MOVES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class _Step:
+class Step:
+    """One call: where its arguments lie, where its results go, and which values nobody reads afterwards."""
+
     function: Callable[..., Any]
     sources: tuple[int, ...]
     targets: tuple[int, ...]
@@ -66,7 +68,7 @@ class Executable:
 
     def __init__(
         self,
-        steps: Sequence[_Step],
+        steps: Sequence[Step],
         initial: list[Tensor | None],
         slots: Mapping[str, int],
         outputs: Sequence[str],
@@ -192,10 +194,10 @@ def compile_program(program: mil.Program, *, threads: int = 1, precision: Precis
     """
     if precision not in get_args(Precision):
         raise IntegrityError(f"Unknown precision '{precision}'; known: {', '.join(get_args(Precision))}.")
-    return _Compiler(program, precision).compile(threads)
+    return ProgramCompiler(program, precision).compile(threads)
 
 
-class _Compiler:
+class ProgramCompiler:
     """Builds the call list; constant expressions are evaluated on the way."""
 
     def __init__(self, program: mil.Program, precision: Precision) -> None:
@@ -203,13 +205,14 @@ class _Compiler:
         self._precision: Precision = precision
         self._slots: dict[str, int] = {}
         self._initial: list[Tensor | None] = [None]  # slot 0 stays None: an argument that is left out
-        self._steps: list[_Step] = []
+        self._steps: list[Step] = []
 
     def compile(self, threads: int) -> Executable:
+        """Every operation, and what a run needs beside them."""
         for name in self._input_names():
             self._slot(name)
         for operation in self._program.operations:
-            self._add(operation)
+            self.add(operation)
         outputs = [spec.name for spec in self._program.outputs]
         for name in outputs:
             if name not in self._slots:
@@ -219,20 +222,35 @@ class _Compiler:
         images = self._program.images
         return Executable(steps, initial=self._initial, slots=self._slots, outputs=outputs, threads=threads, images=images)
 
+    def constant(self, slot: int) -> Tensor | None:
+        """A slot's value before a run."""
+        return self._initial[slot]
+
+    def slot(self, name: str) -> int:
+        """Where the variable ``name`` lies."""
+        return self._slot(name)
+
     def _input_names(self) -> list[str]:
         computed = {output.name for operation in self._program.operations for output in operation.outputs}
         return [name for name in self._program.variables if name not in computed]
 
-    def _add(self, operation: mil.Operation) -> None:
+    def add(self, operation: mil.Operation) -> Step | None:
+        """Compile one operation; None where it is a constant expression, which is evaluated at once.
+
+        Raises:
+            UnsupportedOpError: It has no kernel, or is used in a way the kernel does not know.
+            IntegrityError: Its arguments do not fit it, or it reads a value nothing computes.
+        """
         call = Call(operation, self._program.constants, self._program.variables)
         kernel = _build(call)
         function = self._rounding(kernel.function, operation)
         sources = tuple(slot for argument in kernel.arguments for slot in self._sources(call, argument))
         if operation.type.startswith("constexpr_"):
             self._fold(call, function, sources)
-            return
+            return None
         targets = tuple(self._slot(output.name) for output in operation.outputs)
-        self._steps.append(_Step(function, sources, targets, (), operation))
+        self._steps.append(Step(function, sources, targets, (), operation))
+        return self._steps[-1]
 
     def _fold(self, call: Call, function: Callable[..., Any], sources: tuple[int, ...]) -> None:
         try:
@@ -290,7 +308,7 @@ def _build(call: Call) -> Kernel:
         raise IntegrityError(f"{call}: its arguments do not fit the operation ({type(reason).__name__}: {reason}).") from reason
 
 
-def _with_deaths(steps: Sequence[_Step], kept: set[int]) -> list[_Step]:
+def _with_deaths(steps: Sequence[Step], kept: set[int]) -> list[Step]:
     """Note after which step each slot is read for the last time."""
     last: dict[int, int] = {}
     for index, step in enumerate(steps):
