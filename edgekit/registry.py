@@ -13,12 +13,28 @@ from edgekit.core.errors import MissingExtraError
 from edgekit.core.listing import Inspector
 from edgekit.core.plugins import Converter, Framework, Runtime, Source, StepRunner, Transport
 
-__all__ = ["converter", "inspectors", "missing_module", "names", "require", "runtime", "sources", "step_runners", "transport"]
+__all__ = [
+    "converter",
+    "inspectors",
+    "missing_module",
+    "names",
+    "require",
+    "runtime",
+    "sources",
+    "step_runners",
+    "targets",
+    "transport",
+]
 
 
 def converter(name: str) -> Converter:
     """The converter for a target, e.g. ``"onnx"``."""
     return cast("Converter", load("converters", name))
+
+
+def targets() -> tuple[str, ...]:
+    """Converters for devices at the edge; those of general serving (``kind = "serving"``) are not among them."""
+    return tuple(name for name in names("converters") if getattr(converter(name), "kind", "edge") == "edge")
 
 
 def runtime(name: str) -> Runtime:

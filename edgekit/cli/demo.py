@@ -84,7 +84,7 @@ def _targets_here() -> tuple[str, ...]:
     from edgekit import registry
     from edgekit.core.errors import UsageError
 
-    found = tuple(name for name in registry.names("converters") if not registry.missing_module(registry.converter(name)))
+    found = tuple(name for name in registry.targets() if not registry.missing_module(registry.converter(name)))
     if not found:
         raise UsageError("No target's extra is installed. Install them with: pip install 'edgekit[onnx,tflite,coreml]'")
     return found

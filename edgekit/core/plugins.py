@@ -47,7 +47,11 @@ class Framework(Protocol):
 
 @runtime_checkable
 class Converter(Framework, Protocol):
-    """Program -> artifact for one target. Called in a worker process."""
+    """Program -> artifact for one target. Called in a worker process.
+
+    One for a format of general serving says so with an attribute ``kind = "serving"``: it is used when asked for by name, and
+    makes no promise of integer kernels.
+    """
 
     def convert(self, compressed: Compressed, *, output: Path, options: ExportOptions) -> Artifact:
         """Write the target's file into the empty folder ``output`` and say what became of every contract entry.

@@ -35,7 +35,7 @@ class Small(nn.Module):
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run with int8 artifacts and float baselines for every registered converter."""
+    """A run with int8 artifacts and float baselines for every registered target at the edge."""
     torch.manual_seed(0)
     images = np.random.default_rng(0).normal(size=(16, 3, 16, 20)).astype(np.float32)
     task = Task(
@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     )
     folder = tmp_path_factory.mktemp("contract") / "run"
     pipeline.compress(task, recipe="int8", output=folder)
-    pipeline.export(folder, targets=registry.names("converters"))
+    pipeline.export(folder, targets=registry.targets())
     return RunFolder(folder)
 
 

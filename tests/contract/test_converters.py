@@ -16,7 +16,7 @@ from edgekit.core.files import sha256, size_bytes
 from edgekit.core.plugins import Converter
 from edgekit.core.run import RunFolder
 
-TARGETS = registry.names("converters")
+TARGETS = registry.targets()
 FRAMEWORKS = ("torch", "tensorflow", "onnx", "onnxruntime", "coremltools", "litert_torch", "ai_edge_litert")
 
 

@@ -19,7 +19,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "flatbuffers": ("tflite", "litert"),
     "jinja2": ("page",),
     "keras": ("keras",),
-    "litert_torch": ("tflite",),
+    "litert_torch": ("tflite", "saved_model"),
     "matplotlib": ("figure",),
     "neural_compressor": (),
     "onnx": ("onnx",),
