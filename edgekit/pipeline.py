@@ -96,7 +96,11 @@ def compress(
     if output is not None:
         RunFolder(output).check_free(force=force)
     if not isinstance(task, Task):
-        task = load_task(task) if is_task_file(task) else task_from_file(Path(task), options=reading, progress=progress)
+        task = (
+            load_task(task)
+            if is_task_file(task) or not Path(task).exists()
+            else task_from_file(task, options=reading, progress=progress)
+        )
     work = None if output is None else output.with_name(f"{output.name}.partial")
     with closing(DeviceBench(work / "bench" if work else None)) as bench:
         meter = None

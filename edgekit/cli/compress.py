@@ -9,6 +9,7 @@ import click
 
 from edgekit.cli.exit_codes import ExitCode
 from edgekit.cli.options import command, once, option
+from edgekit.cli.reading_options import reading_options
 from edgekit.cli.recipe_flags import check_plan, read_plan, recipe_flags
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from edgekit.core.recipe import Recipe
     from edgekit.core.run import RunFolder
     from edgekit.core.search import SearchReport
+    from edgekit.core.source import SourceOptions
     from edgekit.core.task import Task
 
 __all__ = ["compress"]
@@ -43,6 +45,7 @@ __all__ = ["compress"]
 @option("--set", "changes", multiple=True, metavar="PLACE=VALUE", envvar="EDGEKIT_COMPRESS_SET",
         help="Change one place of the recipe. May be repeated.")  # fmt: skip
 @recipe_flags
+@reading_options
 @once("--print-config", is_flag=True, help="Print the recipe that would be carried out, as TOML, and stop.")
 @once("--dry-run", is_flag=True, help="Check task, recipe and output, say what would be done, and write nothing.")
 @click.pass_context
@@ -59,11 +62,13 @@ def compress(
     measure: bool | None,
     device: str | None,
     target: str | None,
+    reading: SourceOptions,
     **_recipe_flags: Any,
 ) -> None:
     """Make the model of TASK small, and write a run folder.
 
-    TASK is a Python file that defines 'task = edgekit.Task(...)', or file.py:name. With the recipe auto, plans are tried from
+    TASK is a Python file that defines 'task = edgekit.Task(...)', or file.py:name; or a model file (.pt2, .onnx, .keras and so
+    on), which --samples calibrate. With the recipe auto, plans are tried from
     the cheapest to the dearest until one keeps the metric; where none is shown to, the nearest is kept and the code is 1.
     Where a step prunes or trains, or there are several, the model is measured after each of them.
     """
@@ -78,13 +83,15 @@ def compress(
 
     from edgekit import pipeline
     from edgekit.core.run import RunFolder
-    from edgekit.core.task import load_task
+    from edgekit.core.task import is_task_file, load_task
+    from edgekit.intake import task_from_file
 
     if output is not None:
         RunFolder(output).check_free(force=force)
     with terminal.working() as progress:
         progress("load task", 0, None)
-        loaded = load_task(task)
+        is_model = not is_task_file(task) and Path(task).exists()
+        loaded = task_from_file(task, options=reading, progress=progress) if is_model else load_task(task)
         run = RunFolder(output or Path("runs", loaded.name))
         run.check_free(force=force)
         compressed = None

@@ -1,4 +1,4 @@
-"""``edgekit export``: run folder -> one file for each target."""
+"""``edgekit export``: run folder, model file or task -> one file for each target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.export_options import export_options
-from edgekit.cli.options import command, once, option, run_argument
+from edgekit.cli.options import command, once, option
+from edgekit.cli.reading_options import reading_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from edgekit.cli.console import Terminal
     from edgekit.core.artifact import Artifact, ExportOptions
     from edgekit.core.run import RunFolder
+    from edgekit.core.source import SourceOptions
+    from edgekit.core.task import Task
 
 __all__ = ["export"]
 
@@ -36,9 +39,10 @@ def _complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplet
         "export runs/watch --target tflite --integer-io --no-float-baseline --force",
         "export runs/watch --target onnx --activation-type int8 --dry-run",
         "export runs/watch --target coreml --snippet swift",
+        "export task.py --target onnx -o runs/plain --dry-run",
     ]
 )
-@run_argument
+@click.argument("source")
 @option("-t", "--target", "target", multiple=True, required=True, shell_complete=_complete_target,
         help="Target to convert for: onnx, tflite, coreml. May be repeated.")  # fmt: skip
 @export_options
@@ -46,39 +50,91 @@ def _complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplet
         help="Also export the float model, to compare with.")  # fmt: skip
 @once("--snippet", type=click.Choice(["python", "swift", "kotlin", "cpp"]),
       help="Print code that loads, feeds, runs and self-tests the file; one that is there is not converted again.")  # fmt: skip
+@option("-o", "--output", type=click.Path(path_type=Path),
+        help="Run folder to write, where SOURCE is not one.  [default: runs/NAME]")  # fmt: skip
+@reading_options
+@option("--cache/--no-cache", default=True, show_default=True, help="Take from the user's cache what was converted before.")
+@option("--jobs", type=click.IntRange(min=1), help="Conversions at a time, at most.  [default: as processors and memory allow]")
 @once("--force", is_flag=True, help="Replace artifacts that are there.")
 @once("--dry-run", is_flag=True, help="Check run, targets and options, say what would be done, and write nothing.")
 def export(  # the options are the parameters
     terminal: Terminal,
-    run: Path,
+    source: str,
     target: tuple[str, ...],
     options: ExportOptions,
     snippet: str | None,
     float_baseline: bool,
+    output: Path | None,
+    reading: SourceOptions,
+    cache: bool,
+    jobs: int | None,
     force: bool,
     dry_run: bool,
 ) -> None:
-    """Convert the compressed program of RUN into a file for each target.
+    """Convert SOURCE into a file for each target.
 
-    Each conversion runs in a process of its own; what became of every tensor of the quantization contract is read back
-    from the finished file.
+    SOURCE is a run folder, whose compressed program is converted; a model file (.pt2, .onnx, .keras, TorchScript, a checkpoint,
+    the folder of a SavedModel) or a task file, whose model is converted as it is, into a new run folder. Model files are read,
+    and targets converted, in confined processes of their own; what became of every tensor of the quantization contract is read
+    back from the finished file. A target that refuses the model does not keep the others from being made.
     """
     from edgekit import pipeline
-    from edgekit.core.run import RunFolder
 
-    folder = RunFolder(run)
-    folder.manifest()
     targets = tuple(dict.fromkeys(target))
+    folder, given = _opened(terminal, source, output, dry_run=dry_run)
     if dry_run:
         _dry_run(terminal, folder, targets, options, float_baseline=float_baseline)
         return
+    choices: dict[str, Any] = {"reading": reading, "cached": cache, "jobs": jobs, "force": force}
+    if given is not None:
+        with terminal.working() as progress:
+            made = pipeline.export(
+                given, targets=targets, options=options, float_baseline=False, output=folder.path, progress=progress, **choices
+            )
+        if snippet is None:
+            artifacts = list(made)
+            terminal.finish(_document(folder, artifacts), lambda console: _print_result(console, folder, artifacts))
+            return
     if snippet is not None:
         _print_snippet(terminal, folder, targets, options, language=snippet, force=force)
         return
     with terminal.working(folder) as progress:
-        pipeline.export(run, targets=targets, options=options, float_baseline=float_baseline, force=force, progress=progress)
+        pipeline.export(
+            folder.path, targets=targets, options=options, float_baseline=float_baseline, progress=progress, **choices
+        )
     artifacts = folder.load_artifacts()
     terminal.finish(_document(folder, artifacts), lambda console: _print_result(console, folder, artifacts))
+
+
+def _opened(terminal: Terminal, source: str, output: Path | None, *, dry_run: bool) -> tuple[RunFolder, Task | Path | None]:
+    """The run folder to work on, and what is to be made into it where it is not the source itself.
+
+    Raises:
+        UsageError: There is no such run, file or task.
+    """
+    from edgekit import registry
+    from edgekit.core.errors import UsageError
+    from edgekit.core.file_kinds import kind_of
+    from edgekit.core.run import RunFolder
+    from edgekit.core.task import is_task_file, load_task
+    from edgekit.intake import find_source
+
+    path = Path(source)
+    if is_task_file(source):
+        with terminal.working() as progress:
+            progress("load task", 0, None)
+            task = load_task(source)
+        return RunFolder(output or Path("runs", task.name)), task
+    run = RunFolder(path)
+    if run.manifest_path.is_file() or not path.exists() or (path.is_dir() and kind_of(path) is None):
+        if output is not None:
+            raise UsageError(f"{path} is a run folder, or is to be one: its artifacts go into it. Leave out --output.")
+        run.manifest()
+        return run, None
+    reader = find_source(path)
+    if dry_run:
+        registry.require(reader)
+    return RunFolder(output or Path("runs", path.stem)), path
 
 
 def _print_snippet(
