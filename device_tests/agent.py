@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import DataError
-from edgekit.core.tensors import TensorSpec, from_stored, to_stored
+from edgekit.core.feeding import to_file
+from edgekit.core.tensors import from_stored
 from edgekit.device_tests.arrays import read_arrays, write_arrays
 from edgekit.device_tests.jobs import Answers, Job, Timing, find_runtime
 from edgekit.device_tests.measurement import sample_rounds
@@ -83,7 +84,7 @@ def _answer(plan: Job, folder: Path) -> None:
     runtime = find_runtime(plan.runtime)
     golden = read_arrays(folder / "golden.npz")
     session, result = _measured_load(
-        plan, runtime, folder / artifact.path, sample=_encode(next(_stacked(golden)), artifact.inputs)
+        plan, runtime, folder / artifact.path, sample=to_file(next(_stacked(golden)), artifact)
     )
     outputs = {f"golden/{name}": array for name, array in evaluate_stacked(session, golden, edges=artifact).items()}
     if (folder / "evaluation.npz").exists():
@@ -143,7 +144,7 @@ def _time(plan: Job, folder: Path) -> None:
     sessions = {
         artifact.label: (
             runtime.load(folder / artifact.path, threads=plan.threads, options=plan.options),
-            _encode(sample, artifact.inputs),
+            to_file(sample, artifact),
         )
         for artifact in plan.artifacts
     }
@@ -167,14 +168,8 @@ class _Call:
 
 def _infer(session: Session, inputs: Mapping[str, Array], edges: Artifact | CompressedRecord) -> dict[str, Array]:
     """One inference in real values, whatever the artifact's own input and output types are."""
-    answers = session.run(_encode(inputs, edges.inputs))
+    answers = session.run(to_file(inputs, edges))
     return {spec.name: from_stored(answers[spec.name], spec) for spec in edges.outputs}
-
-
-def _encode(inputs: Mapping[str, Array], specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
-    """Inputs in the model's own types and axis order; a name it does not know is passed on, for the session to refuse."""
-    known = {spec.name: spec for spec in specs}
-    return {name: to_stored(array, known[name]) if name in known else array for name, array in inputs.items()}
 
 
 def _by_sample(values: Array, size: int, name: str) -> Array:

@@ -16,11 +16,11 @@ from edgekit.core.artifact import Artifact
 from edgekit.core.audit import ArtifactAudit, AuditReport, LayerAudit
 from edgekit.core.compressed import Compressed
 from edgekit.core.errors import IntegrityError, UsageError
+from edgekit.core.feeding import to_file
 from edgekit.core.files import sha256
 from edgekit.core.plugins import Progress, Runtime, silent
 from edgekit.core.run import RunFolder
 from edgekit.core.stored import FileReader, Kernel, StoredConstant, StoredFile
-from edgekit.core.tensors import to_stored
 
 if TYPE_CHECKING:
     from edgekit.core.contract import TensorQuantization
@@ -124,8 +124,8 @@ def audit_in_worker(*, run: str, folder: str, runtime: str) -> dict[str, Any]:
 
 def _sample(compressed: Compressed, artifact: Artifact) -> dict[str, Array]:
     """The first golden sample as the file wants it."""
-    golden = compressed.golden.inputs
-    return {spec.name: to_stored(golden[spec.name][0], spec).astype(spec.dtype) for spec in artifact.inputs}
+    fed = to_file({name: values[0] for name, values in compressed.golden.inputs.items()}, artifact)
+    return {spec.name: fed[spec.name].astype(spec.dtype) for spec in artifact.inputs}
 
 
 def _layers(claims: Claims, file: StoredFile, artifact: Artifact) -> tuple[tuple[LayerAudit, ...], tuple[str, ...]]:
