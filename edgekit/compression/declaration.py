@@ -102,11 +102,24 @@ def _operand(node: Node, constants: Mapping[str, torch.Tensor], count: int) -> A
     if len(node.args) != 2 or node.kwargs.get("alpha", 1) != 1 or not hasattr(node.args[0], "op"):
         return None
     other: Any = node.args[1]
-    value = constants.get(other.name) if hasattr(other, "op") else torch.tensor(float(other))
+    value = _constant_value(other, constants) if hasattr(other, "op") else torch.tensor(float(other))
     if value is None or value.numel() not in {1, count}:
         return None
     spread: Array = np.broadcast_to(value.detach().double().numpy().reshape(-1), count)
     return spread
+
+
+def _constant_value(node: Node, constants: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+    """A node's value where it depends on constants only; None where it depends on an input."""
+    if node.op != "call_function":
+        return constants.get(node.name)
+    sources = {source: _constant_value(source, constants) for source in node.all_input_nodes}
+    if not sources or any(value is None for value in sources.values()):
+        return None
+    arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), lambda source: sources[source])
+    target: Any = node.target
+    result = target(*arguments, **keywords)
+    return result if isinstance(result, torch.Tensor) else None
 
 
 def _then(operator: str, factor: Array, offset: Array, operand: Array) -> tuple[Array, Array]:
