@@ -13,6 +13,7 @@ Names of all other nodes stay, since the quantization contract and the provenanc
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -60,6 +61,14 @@ class ProgramEdit:
             if node.op == "call_function" and str(node.target) in operators:
                 yield node
 
+    def constants(self, *kinds: Any) -> Iterator[tuple[Node, torch.Tensor]]:
+        """Placeholders of some kinds (``InputKind``) and the tensors they stand for."""
+        values = {**self._program.constants, **self._state}
+        nodes = {node.name: node for node in self.graph.nodes if node.op == "placeholder"}
+        for spec in self._signature.input_specs:
+            if spec.kind in kinds and spec.target in values and spec.arg.name in nodes:
+                yield nodes[spec.arg.name], values[spec.target]
+
     def constant(self, value: torch.Tensor, *, name: str) -> Node:
         """A node that stands for a constant tensor; it becomes a buffer of the program."""
         from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
@@ -86,17 +95,51 @@ class ProgramEdit:
             build: Called with the node's arguments (tensors for nodes); written with torch operators only. Its result has
                 the shapes and dtypes of the node's.
         """
-        traced, sources = self._trace(node, build)
-        values: dict[Any, Any] = dict(zip((n for n in traced.graph.nodes if n.op == "placeholder"), sources, strict=True))
-        with self.graph.inserting_before(node):
-            for made in traced.graph.nodes:
-                if made.op == "get_attr":
-                    values[made] = self.constant(getattr(traced, made.target), name="rewritten")
-                elif made.op == "call_function":
-                    values[made] = new = self.graph.node_copy(made, lambda source: values[source])
-                    new.meta = {**_origin(node), "val": made.meta.get("val")}
-        (result,) = next(n for n in traced.graph.nodes if n.op == "output").args
+        traced, sources = self._trace(build, node.args, node.kwargs)
+        result, values = self._insert(node, traced, sources)
         self._hand_over(node, result, values)
+
+    def compute(self, at: Node, build: Callable[..., Any], *arguments: Any) -> Any:
+        """Put what ``build`` computes in front of a node, without anything reading it yet.
+
+        Args:
+            at: The node in front of which it is computed, and whose place in the user's model it gets.
+            build: Called with tensors for nodes; written with torch operators only.
+            arguments: Nodes, and anything else ``build`` takes.
+
+        Returns:
+            Nodes, in the lists and tuples in which ``build`` returns tensors.
+        """
+        import torch
+
+        traced, sources = self._trace(build, arguments, {})
+        result, values = self._insert(at, traced, sources)
+        return torch.fx.node.map_arg(result, lambda node: values[node])
+
+    def value_of(self, node: Node) -> torch.Tensor | None:
+        """The value of a node that depends on no input: a parameter, a buffer, or what is computed from constants alone."""
+        import torch
+
+        if node.op == "placeholder":
+            spec = next((spec for spec in self._signature.input_specs if spec.arg.name == node.name), None)
+            key = spec.target if spec is not None else None
+            value = self._state.get(key, self._program.constants.get(key)) if key is not None else None
+            return value.detach() if isinstance(value, torch.Tensor) else None
+        if node.op != "call_function" or node.is_impure() or any(user.is_impure() for user in node.users):
+            return None
+        known = {source: self.value_of(source) for source in node.all_input_nodes}
+        if any(value is None for value in known.values()):
+            return None
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda source: known[source])
+        target: Any = node.target
+        with torch.no_grad():
+            result = target(*args, **kwargs)
+        return result if isinstance(result, torch.Tensor) else None
+
+    def results(self) -> list[Node]:
+        """Nodes the program returns."""
+        (output,) = (node for node in self.graph.nodes if node.op == "output")
+        return list(output.all_input_nodes)
 
     def feed(self, name: str, given: torch.Tensor, front: Front) -> None:
         """Let an input have another form, and compute from it what the program reads now.
@@ -134,17 +177,34 @@ class ProgramEdit:
         examples = _with_examples(self._program, self._examples)
         return rebuilt(self._program, self.module, self._state, signature=self._signature, example_inputs=examples)
 
-    def _trace(self, node: Node, build: Callable[..., Any]) -> tuple[GraphModule, list[Node]]:
+    def _insert(self, at: Node, traced: GraphModule, sources: list[Node]) -> tuple[Any, dict[Any, Any]]:
+        """The traced result, and what stands for each traced node."""
+        import torch
+
+        values: dict[Any, Any] = dict(zip((n for n in traced.graph.nodes if n.op == "placeholder"), sources, strict=True))
+        with self.graph.inserting_before(at):
+            for made in traced.graph.nodes:
+                if made.op == "get_attr":
+                    values[made] = self.constant(getattr(traced, made.target), name="rewritten")
+                elif made.op == "call_function":
+                    values[made] = new = self.graph.node_copy(made, lambda source: values[source])
+                    new.meta = {**_origin(at), "val": torch.utils._pytree.tree_map(self._in_mode, made.meta.get("val"))}
+        (result,) = next(n for n in traced.graph.nodes if n.op == "output").args
+        return result, values
+
+    def _trace(self, build: Callable[..., Any], args: Any, kwargs: Any) -> tuple[GraphModule, list[Node]]:
         import torch
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        sources = list(node.all_input_nodes)
+        sources: list[Node] = []
+        torch.fx.node.map_arg((args, kwargs), sources.append)
+        sources = list(dict.fromkeys(sources))
         number: Any = lambda source: _Position(sources.index(source))  # noqa: E731
-        arguments = torch.fx.node.map_arg((node.args, node.kwargs), number)
+        arguments = torch.fx.node.map_arg((args, kwargs), number)
 
         def call(*values: Any) -> Any:
-            args, kwargs = _filled(arguments, values)
-            return build(*args, **kwargs)
+            positional, named = _filled(arguments, values)
+            return build(*positional, **named)
 
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -172,11 +232,22 @@ class ProgramEdit:
             made.name = name
 
     def _fake(self, value: torch.Tensor) -> Any:
-        for node in self.graph.nodes:
-            mode = getattr(node.meta.get("val"), "fake_mode", None)
-            if mode is not None:
-                return mode.from_tensor(value, static_shapes=True)
-        return value
+        mode = self._mode()
+        return value if mode is None else mode.from_tensor(value, static_shapes=True)
+
+    def _in_mode(self, value: Any) -> Any:
+        """What tracing knows of a value, in the mode of the program's own values: constants are traced in another one."""
+        import torch
+
+        mode = self._mode()
+        if not isinstance(value, torch.Tensor) or mode is None or getattr(value, "fake_mode", None) is mode:
+            return value
+        with mode:
+            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
+
+    def _mode(self) -> Any:
+        modes = (getattr(node.meta.get("val"), "fake_mode", None) for node in self.graph.nodes)
+        return next((mode for mode in modes if mode is not None), None)
 
 
 class _Position:
@@ -225,8 +296,9 @@ def rebuilt(
     graph_module.graph.lint()
     graph_module.recompile()
     signature = signature or copy.deepcopy(program.graph_signature)
-    for old, new in zip(_results(program.graph), _results(graph_module.graph), strict=True):
-        signature.replace_all_uses(old, new)
+    tensors = [spec for spec in signature.output_specs if not hasattr(spec.arg, "value")]
+    for spec, name in zip(tensors, _results(graph_module.graph), strict=True):
+        spec.arg = dataclasses.replace(spec.arg, name=name)  # one by one: two outputs may have been the same tensor
     return ExportedProgram(
         root=graph_module,
         graph=graph_module.graph,

@@ -9,7 +9,20 @@ from edgekit.converters.rewrites.rewrite import Rewrite
 
 __all__ = ["MODULES", "rewrites_of"]
 
-MODULES: tuple[str, ...] = ("pooling",)
+MODULES: tuple[str, ...] = (
+    "spectral",
+    "pooling",
+    "branches",
+    "distances",
+    "scans",
+    "coreml_resize",
+    "coreml_windows",
+    "coreml_reductions",
+    "coreml_arithmetic",
+    "coreml_logic",
+    "coreml_constants",
+    "coreml_outputs",
+)
 """Files beside this one; each has a tuple ``REWRITES``."""
 
 

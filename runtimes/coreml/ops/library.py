@@ -15,6 +15,7 @@ from edgekit.runtimes.coreml.ops import (
     normalization,
     pooling,
     quantization,
+    recurrent,
     reduction,
     shape,
 )
@@ -22,5 +23,5 @@ from edgekit.runtimes.coreml.ops.table import builder, supported
 
 __all__ = [
     "activation", "attention", "builder", "constexpr", "convolution", "creation", "elementwise", "image", "indexing",
-    "linear", "normalization", "pooling", "quantization", "reduction", "shape", "supported",
+    "linear", "normalization", "pooling", "quantization", "recurrent", "reduction", "shape", "supported",
 ]  # fmt: skip

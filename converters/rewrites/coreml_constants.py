@@ -1,0 +1,64 @@
+"""What a program computes from no input at all, computed once: masks, positions, windows, tables of indices.
+
+coremltools converts such operators one by one, and lacks many of them or some of their forms. What comes out is a constant
+either way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.export.graph_signature import InputKind
+
+from edgekit.converters.rewrites.rewrite import Rewrite
+
+if TYPE_CHECKING:
+    from edgekit.converters.program_edit import ProgramEdit
+
+__all__ = ["REWRITES"]
+
+_LARGEST = 1 << 22
+"""Numbers in one constant: larger ones make the file grow by more than an operator or two that compute them."""
+_LARGEST_STEP = 1 << 25
+"""The same for what lies between, and is not kept."""
+_RANDOM = ("rand", "dropout", "bernoulli", "multinomial", "normal")
+
+
+def _compute(edit: ProgramEdit) -> int:
+    """Replace what depends on no input and no weight by constants; returns how many there are."""
+    known: dict[torch.fx.Node, Any] = dict(edit.constants(InputKind.CONSTANT_TENSOR))
+    given = set(known)
+    for node in edit.graph.nodes:
+        if _is_computable(node, known):
+            values = torch.fx.node.map_arg((node.args, node.kwargs), lambda source: known[source])
+            known[node] = node.target(*values[0], **values[1])
+    count = 0
+    for node in reversed([node for node in known if node not in given]):
+        if all(user in known for user in node.users):
+            continue
+        if known[node].is_complex() or known[node].numel() > _LARGEST:
+            del known[node]  # stays as it is, and what it reads is needed
+            continue
+        node.replace_all_uses_with(edit.constant(known[node].contiguous(), name=node.name))
+        count += 1
+    return count
+
+
+def _is_computable(node: torch.fx.Node, known: dict[torch.fx.Node, Any]) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
+        return False
+    if any(word in str(node.target) for word in _RANDOM) or not all(source in known for source in node.all_input_nodes):
+        return False
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.numel() <= _LARGEST_STEP
+
+
+REWRITES = (
+    Rewrite(
+        name="constants-computed",
+        targets=("coreml",),
+        because="coremltools 9 lacks many operators and forms of operators that make constants (tril_indices, hann_window, new_zeros)",
+        edit=_compute,
+    ),
+)
