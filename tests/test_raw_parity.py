@@ -91,7 +91,7 @@ def described(state: Compressed, tmp_path_factory: pytest.TempPathFactory) -> Ca
 
 
 def converted(given: Compressed, target: str, folder: Path, **options: Any) -> Artifact:
-    choices = ExportOptions(**options)
+    choices = ExportOptions(**options, ort=False)
     made = registry.converter(target).convert(given, output=folder, options=choices)
     return made.replace(options=choices, baked=given.record.baked)
 

@@ -35,5 +35,5 @@ task = edgekit.Task(
     validation=training.validation,
     loss=nn.CrossEntropyLoss(label_smoothing=0.05),
     labels=data.LABELS,
-    preprocessing={"range": (0, 1), "mean": data.MEAN, "std": data.STD},
+    preprocessing=edgekit.ImagePreprocessing(size=(28, 28), colour="grey", mean=data.MEAN, std=data.STD),
 )
