@@ -113,6 +113,9 @@ def _export(compressed: Compressed) -> ir.Model:
     """
     import torch
 
+    from edgekit.converters.onnx_exact import compare_constants_exactly
+
+    compare_constants_exactly()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about its own pytree API here

@@ -132,7 +132,7 @@ def answer_samples(program: ExportedProgram, inputs: Mapping[str, Array], names:
     import torch
 
     count = next(iter(inputs.values())).shape[0]
-    samples = ([torch.from_numpy(array[at]) for array in inputs.values()] for at in range(count))
+    samples = ([torch.from_numpy(array)[at] for array in inputs.values()] for at in range(count))  # of a number too
     rows = list(_answers(program, samples))
     return {name: np.stack([row[position].numpy() for row in rows]) for position, name in enumerate(names)}
 

@@ -62,14 +62,14 @@ def _reduced(name: str, values: torch.Tensor, axes: list[int], keep: bool) -> to
 
 
 def _extreme(name: str, values: torch.Tensor, axes: list[int], keep: bool) -> torch.Tensor:
+    if values.dtype == torch.bool:
+        return _extreme(name, values.to(torch.uint8), axes, keep).to(torch.bool)
     if values.numel() == 0:  # of nothing: the smallest or the largest number there is
         limits = torch.finfo(values.dtype) if values.dtype.is_floating_point else torch.iinfo(values.dtype)
         infinite = values.dtype.is_floating_point
         worst = (float("-inf") if infinite else limits.min) if name == "ReduceMax" else (float("inf") if infinite else limits.max)
         sizes = [1 if at in axes else int(size) for at, size in enumerate(values.shape) if keep or at not in axes]
         return torch.full(sizes, worst, dtype=values.dtype)
-    if values.dtype == torch.bool:
-        return _extreme(name, values.to(torch.uint8), axes, keep).to(torch.bool)
     return torch.amax(values, axes, keepdim=keep) if name == "ReduceMax" else torch.amin(values, axes, keepdim=keep)
 
 
