@@ -106,6 +106,7 @@ def command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("EDGEKIT_")] + ["NO_COLOR", "FORCE_COLOR"]:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("EDGEKIT_CACHE", "off")
 
     def call(line: str, **environment: str) -> Result:
         from edgekit.cli import main

@@ -114,4 +114,4 @@ def _positional(model: Any) -> torch.nn.Module:
             result = keras.tree.flatten(self.model(given, training=False))
             return result[0] if len(result) == 1 else tuple(result)
 
-    return Positional()
+    return Positional().eval()

@@ -54,7 +54,7 @@ class CheckpointSource:
         from edgekit.converters.sources.trace import forward_inputs, output_specs, trace_module
 
         found = _read_weights(path, trust_pickle=options.trust_pickle)
-        module = _module(path, found, options)
+        module = _module(path, found, options).eval()
         inputs, notes = settle_inputs(forward_inputs(module), options=options, where=str(path))
         program, names = trace_module(module, inputs, where=str(path))
         outputs = output_specs(program, program.example_inputs[0] if program.example_inputs else (), names)

@@ -48,7 +48,7 @@ def trace_module(module: torch.nn.Module, inputs: Sequence[TensorSpec], *, where
     """Trace a module on inputs of fixed shapes.
 
     Args:
-        module: Called with the inputs in order; put into eval mode.
+        module: Called with the inputs in order; in evaluation mode.
         inputs: Its inputs.
         where: The file, for messages.
 
@@ -61,11 +61,10 @@ def trace_module(module: torch.nn.Module, inputs: Sequence[TensorSpec], *, where
     """
     check_weights(module.state_dict(), where)
     arguments = example_tensors(inputs)
-    module.eval()
     with tracing(where, "the model fails on inputs of these shapes"):
         result = module(*arguments)
     names = output_names(result, where)
-    called = _Flat(module).eval() if isinstance(result, Mapping) else module
+    called = _Flat(module) if isinstance(result, Mapping) else module
     with tracing(where, "torch.export cannot trace the model"):
         return torch.export.export(called, arguments, strict=False), names
 
