@@ -134,6 +134,26 @@ ASSETS = {
             licence="Apache-2.0 (weights), MIT (package)",
             download_mb=84,
         ),
+        Asset(
+            name="basic-pitch",
+            what="the note transcriber Basic Pitch: the same net as ONNX, TFLite and Core ML",
+            client="pip",
+            package="basic-pitch",
+            version="0.4.0",
+            root="basic_pitch/saved_models/icassp_2022",
+            licence="Apache-2.0",
+            download_mb=1,
+        ),
+        Asset(
+            name="silero-vad",
+            what="the speech detector Silero VAD in several ONNX files",
+            client="pip",
+            package="silero-vad",
+            version="6.2.3",
+            root="silero_vad/data",
+            licence="MIT",
+            download_mb=11,
+        ),
     )
 }
 
