@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from edgekit.core.errors import IntegrityError
+from edgekit.core.file_kinds import is_whole_zip
 
 __all__ = ["check_archive"]
 
@@ -25,6 +26,10 @@ def check_archive(path: Path) -> tuple[str, ...]:
     Raises:
         IntegrityError: It is damaged, or holds links, names that lead outside, one name twice, or far more than it seems to.
     """
+    if not is_whole_zip(path):
+        raise IntegrityError(
+            f"{path} is damaged: the list of its members is not at its end. It may have been cut off while copied."
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["FileKind", "kind_of"]
+__all__ = ["FileKind", "is_whole_zip", "kind_of"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,16 @@ def _kind_of_folder(path: Path) -> FileKind | None:
     return None
 
 
+def is_whole_zip(path: Path) -> bool:
+    """Whether a zip archive ends where its own directory does; one that was cut off may end in an archive it holds."""
+    with path.open("rb") as stream:
+        stream.seek(-min(22, path.stat().st_size), os.SEEK_END)
+        return stream.read(4) == b"PK\x05\x06"
+
+
 def _kind_of_zip(path: Path) -> FileKind:
+    if not is_whole_zip(path):
+        return _by_suffix(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

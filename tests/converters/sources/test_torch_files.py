@@ -119,7 +119,7 @@ def test_sizes_a_program_fixes_cannot_be_wished_away(folder: Path, net: nn.Modul
     path = saved(torch.export.export(net, (X,)), folder / "fixed.pt2")
     with pytest.raises(UsageError, match="'image' is 1,3,8,8, and cannot be 1,3,16,16"):
         pt2.SOURCE.read(path, options=options(shapes={"image": (1, 3, 16, 16)}))
-    with pytest.raises(UsageError, match="no input 'imag'.*Did you mean 'image'"):
+    with pytest.raises(UsageError, match=r"no input 'imag'.*Did you mean 'image'"):
         pt2.SOURCE.read(path, options=options(shapes={"imag": SHAPE}))
 
 
@@ -130,7 +130,7 @@ def test_torchscript(folder: Path, net: nn.Module, make: Callable[[nn.Module], A
     make(net).save(path)
     assert torchscript.SOURCE.recognises(path)
     assert not state_dict.SOURCE.recognises(path)
-    with pytest.raises(UsageError, match="leaves the shape of input 'image' open.*--shape image="):
+    with pytest.raises(UsageError, match=r"leaves the shape of input 'image' open.*--shape image="):
         torchscript.SOURCE.read(path, options=SourceOptions())
     model = torchscript.SOURCE.read(path, options=options())
     assert [spec.name for spec in model.inputs] == ["image"]
@@ -152,7 +152,7 @@ def test_torchscript_with_a_branch_on_values_says_what_to_do(folder: Path) -> No
 
     path = folder / "branch.pt"
     torch.jit.script(Branch()).save(path)  # type: ignore[no-untyped-call]
-    with pytest.raises((UnsupportedOpError, CaptureError), match="branch.pt"):
+    with pytest.raises((UnsupportedOpError, CaptureError), match=r"branch.pt"):
         torchscript.SOURCE.read(path, options=SourceOptions(shapes={"x": (1, 4)}))
 
 
@@ -197,7 +197,7 @@ def test_weights_and_net_must_belong_together(
 def test_weights_alone_ask_for_their_net(folder: Path, net: nn.Module) -> None:
     path = folder / "alone.pt"
     torch.save(net.state_dict(), path)
-    with pytest.raises(UsageError, match="--factory FILE.py:FUNCTION"):
+    with pytest.raises(UsageError, match=r"--factory FILE.py:FUNCTION"):
         state_dict.SOURCE.read(path, options=options())
 
 
@@ -215,7 +215,7 @@ def test_weights_that_are_not_finite_are_refused(folder: Path, net: nn.Module) -
     weights["layer.bias"][1] = float("nan")
     path = folder / "nan.pt"
     torch.save(weights, path)
-    with pytest.raises(IntegrityError, match="'layer.bias' holds 1 values"):
+    with pytest.raises(IntegrityError, match=r"'layer.bias' holds 1 values"):
         state_dict.SOURCE.read(path, options=options(factory=f"{folder / 'nets.py'}:build"))
 
 
