@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from edgekit.core.task import Task, load_task
     from edgekit.core.validation import ValidationReport
     from edgekit.device_tests.audit import audit
-    from edgekit.inspection import diff, inspect
     from edgekit.golden import selftest
+    from edgekit.inspection import diff, inspect
     from edgekit.pareto import sweep
     from edgekit.pipeline import check_calibration, check_exactness, compress, export, sensitivity, validate
 

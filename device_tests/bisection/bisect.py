@@ -93,7 +93,8 @@ def _artifact_folder(run: RunFolder, target: str, label: str | None) -> Path:
     if not own:
         there = f"it holds {', '.join(folders)}" if folders else "it holds no artifacts"
         raise UsageError(
-            f"{run.path} has no artifact for target '{target}' ({there}). Make it with: edgekit export {run.path} --target {target}"
+            f"{run.path} has no artifact for target '{target}' ({there})."
+            f" Make it with: edgekit export {run.path} --target {target}"
         )
     if label is None:
         return own.get(target) or next(iter(own.values()))

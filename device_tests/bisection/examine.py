@@ -100,7 +100,7 @@ def examine(
     own = execution.run()
     edges = _edges(compressed, execution, tensors, own, path)
     found = find_faults(execution, tensors, tolerance_of(compressed, artifact), edges=edges, known=_known(known, tensors))
-    if found.walk.score == 0 and len(tensors.operations) >= _FEW_TENSORS and found.suspects:
+    if found.walk.score[0] == 0 and len(tensors.operations) >= _FEW_TENSORS and found.suspects:
         raise IntegrityError(
             f"{path}: none of its {len(tensors.real)} tensors holds a value of the program, not even behind a supposed fault."
             f" It was not made from this run; export again, or name the run it belongs to."

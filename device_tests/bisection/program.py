@@ -56,18 +56,31 @@ class Execution:
         returned = self.graph.output_node().args[0]
         return list(returned) if isinstance(returned, tuple | list) else [returned]
 
-    def run(self, replace: Callable[[Node, Values], Values | None] | None = None) -> dict[Node, Values]:
+    def run(
+        self, replace: Callable[[Node, Values], Values | None] | None = None, *, kept: Mapping[Node, Values] | None = None
+    ) -> dict[Node, Values]:
         """Values of every node that depends on an input.
 
         Args:
             replace: Called with each call and its values; what it returns is what the node's readers see. None: its own.
+            kept: Values that are known from another run.
         """
-        values: dict[Node, Values] = dict(self.inputs)
+        values: dict[Node, Values] = {**self.inputs, **(kept or {})}
         with torch.no_grad():
             for node in self.calls:
+                if node in values:
+                    continue
                 own = [self._call(node, values, at) for at in range(self.sample_count)]
                 values[node] = (replace(node, own) if replace is not None else None) or own
         return values
+
+    def behind(self, node: Node) -> set[Node]:
+        """A node and all calls that depend on it."""
+        found = {node}
+        for call in self.calls:
+            if any(source in found for source in call.all_input_nodes):
+                found.add(call)
+        return found
 
     def constant(self, node: Node) -> Any:
         """Value of a node that depends on no input."""

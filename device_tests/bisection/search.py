@@ -98,7 +98,7 @@ class _Search:
         self._given_up: set[frozenset[str]] = set()
 
     def run(self) -> Found:
-        walk = self._walk({})
+        walk = Walk(self._execution, self._tensors, self._tolerance, edges=self._edges, anchors={}, known=self._known)
         while len(self._anchors) < _MOST_FAULTS:
             better = self._better(walk)
             if better is None:
@@ -108,9 +108,16 @@ class _Search:
         suspects = [node for node, placed in walk.placed.items() if not placed.is_equal]
         return Found(walk, tuple(Suspect(node, *group_of(node, walk)) for node in suspects))
 
-    def _walk(self, more: Mapping[Node, Candidate]) -> Walk:
-        anchors = {**self._anchors, **more}
-        return Walk(self._execution, self._tensors, self._tolerance, edges=self._edges, anchors=anchors, known=self._known)
+    def _walk(self, node: Node, candidate: Candidate, *, before: Walk) -> Walk:
+        return Walk(
+            self._execution,
+            self._tensors,
+            self._tolerance,
+            edges=self._edges,
+            anchors={**self._anchors, node: candidate},
+            known=self._known,
+            before=before,
+        )
 
     def _better(self, walk: Walk) -> tuple[Node, Candidate, Walk] | None:
         """A supposition that explains more: before a wrong output, or in a gap.
@@ -138,10 +145,18 @@ class _Search:
         for node, candidate in _pairs(self._tensors, walk, wrong=wrong, behind=behind):
             if node in self._anchors:
                 continue
-            tried = self._walk({node: candidate})
+            tried = self._walk(node, candidate, before=walk)
             if tried.score > score:  # the first of equals: tensors come in the order they are computed
                 best, score = (node, candidate, tried), tried.score
+                if self._explains_all(tried, wrong, candidate.tensor, behind):
+                    break
         return best
+
+    def _explains_all(self, walk: Walk, wrong: Node, tensor: str, behind: Sequence[str]) -> bool:
+        """Whether every tensor from a supposed one to a node that was wrong is a node's value, but for those no node fits."""
+        sizes, equal = {values[0].size for values in walk.alone.values()}, walk.equal_tensors
+        later = [name for name in behind if self._tensors.order[name] > self._tensors.order[tensor] and name not in equal]
+        return walk.placed[wrong].is_equal and not any(self._tensors.real[name][0].size in sizes for name in later)
 
 
 def group_of(node: Node, walk: Walk) -> tuple[tuple[Node, ...], tuple[Node, ...]]:

@@ -95,6 +95,7 @@ class Walk:
         edges: Nodes whose tensor is known because they are outputs.
         anchors: Nodes whose tensor is supposed, though it does not hold the node's value.
         known: Nodes whose tensor is known from the exported file.
+        before: A walk with all of these anchors but one: what does not depend on that one is taken from it.
     """
 
     def __init__(
@@ -106,23 +107,34 @@ class Walk:
         edges: Mapping[Node, Candidate],
         anchors: Mapping[Node, Candidate],
         known: Mapping[str, Candidate],
+        before: Walk | None = None,
     ) -> None:
         self._tensors = tensors
         self._tolerance = tolerance
         self._edges = edges
-        self._anchors = anchors
+        self.anchors = anchors
         self._known = known
         self._taken: set[str] = set()
         self.placed: dict[Node, Placed] = {}
         self.alone: dict[Node, Array] = {}
-        self.values = execution.run(self._replace)
+        kept: dict[Node, Values] = {}
+        if before is not None:
+            (new,) = anchors.keys() - before.anchors.keys()
+            changed = execution.behind(new)
+            kept = {node: values for node, values in before.values.items() if node not in changed}
+            self.placed = {node: placed for node, placed in before.placed.items() if node in kept}
+            self.alone = {node: values for node, values in before.alone.items() if node in kept}
+            self._taken = {placed.candidate.tensor for placed in self.placed.values()}
+        self.values = execution.run(self._replace, kept=kept)
+        self.placed = {node: self.placed[node] for node in execution.calls if node in self.placed}
 
     @property
-    def score(self) -> int:
-        """How many tensors are explained: equal to a node, and not by supposition."""
-        supposed = {candidate.tensor for candidate in self._anchors.values()}
-        equal = {placed.candidate.tensor for placed in self.placed.values() if placed.is_equal}
-        return len(equal - supposed)
+    def score(self) -> tuple[int, int]:
+        """How many tensors are explained: equal to a node, not by supposition; and how many of them without a step between."""
+        supposed = {candidate.tensor for candidate in self.anchors.values()}
+        equal = {placed.candidate.tensor: placed for placed in self.placed.values() if placed.is_equal}
+        explained = [placed for tensor, placed in equal.items() if tensor not in supposed]
+        return len(explained), sum(placed.candidate.error <= placed.tolerance / 2 for placed in explained)
 
     @property
     def equal_tensors(self) -> set[str]:
@@ -150,7 +162,7 @@ class Walk:
     def _place(self, node: Node, values: Array) -> Placed | None:
         tolerance = self._tolerance.of(node, values)
         for given, by in (
-            (self._anchors.get(node), "effect"),
+            (self.anchors.get(node), "effect"),
             (self._edges.get(node), "edge"),
             (self._known.get(node.name), "name"),
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ def accuracy_losses(result: Bisection) -> list[tuple[str, float, float]]:
     rows = [row for row in result.layers if row.float_snr_db is not None and row.unit == "steps"]
     drops = [
         (row.layer or row.node, before.float_snr_db, row.float_snr_db)
-        for before, row in zip(rows, rows[1:], strict=False)
+        for before, row in itertools.pairwise(rows)
         if before.float_snr_db is not None and row.float_snr_db is not None
     ]
     return sorted(drops, key=lambda drop: drop[2] - drop[1])[:3]
