@@ -101,8 +101,8 @@ def _pictures(left: ImagePreprocessing, *, count: int, seed: int) -> Array:
 
 
 def _node_of(compressed: Compressed, name: str) -> str:
-    position = [spec.name for spec in compressed.record.inputs].index(name)
-    return str(compressed.program.graph_signature.user_inputs[position])
+    nodes = zip(compressed.record.inputs, compressed.program.graph_signature.user_inputs, strict=True)
+    return next(str(node) for spec, node in nodes if spec.name == name)
 
 
 def baking_notes(compressed: Compressed) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.fx.node import map_arg
 
 from edgekit.core.errors import DataError
 from edgekit.core.preprocessing import Preprocessing, check_shapes, read_preprocessing
@@ -116,7 +117,7 @@ def _constant_value(node: Node, constants: Mapping[str, torch.Tensor]) -> torch.
     sources = {source: _constant_value(source, constants) for source in node.all_input_nodes}
     if not sources or any(value is None for value in sources.values()):
         return None
-    arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), lambda source: sources[source])
+    arguments, keywords = map_arg((node.args, node.kwargs), lambda source: sources[source])
     target: Any = node.target
     result = target(*arguments, **keywords)
     return result if isinstance(result, torch.Tensor) else None
