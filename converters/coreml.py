@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.converters.coreml_shapes import widened
-from edgekit.core.artifact import Artifact, ExportOptions
+from edgekit.core.artifact import Artifact, ExportOptions, RewriteRecord
 from edgekit.core.errors import ContractError, ConversionError
 from edgekit.core.files import sha256, size_bytes, write_bytes, write_text
 from edgekit.core.run import tool_versions
@@ -42,8 +42,8 @@ __all__ = ["CONVERTER", "CoreMLConverter", "quiet_coremltools"]
 _INT8_IOS = 17
 _SMALL_WEIGHTS_IOS = 16
 _BLOCKS_IOS = 18
-_INPUT_DTYPES = {"float32": "float32", "float16": "float16", "int32": "int32", "int64": "int32"}
-"""Model input -> what a Core ML model can be given (FeatureTypes.proto knows no int64)."""
+_INPUT_DTYPES = {"float32": "float32", "float16": "float16", "int32": "int32", "int64": "int32", "bool": "int32"}
+"""Model input -> what a Core ML model can be given (FeatureTypes.proto knows neither int64 nor booleans)."""
 
 _UNWANTED = ("tensorflow", "keras", "onnx", "onnxruntime", "sklearn", "xgboost", "transformers", "executorch", "torchvision")
 """Frameworks coremltools imports where it finds them, none of which is needed here: seconds, and hundreds of megabytes."""
@@ -86,7 +86,7 @@ class CoreMLConverter:
         images = coreml_features.image_inputs(compressed, options)
         inputs, outputs = _edges(compressed, images)
         with quiet_coremltools():
-            model = _convert(coreml_features.with_image_entries(compressed, images), inputs, outputs, options, ios)
+            model, rewrites, remarks = _convert(coreml_features.with_image_entries(compressed, images), inputs, outputs, options, ios)
             sparse = sparse_weights(compressed.program)
             model = store_sparse(model) if sparse else model
             path = _write(model, output / "model.mlpackage", compressed)
@@ -104,7 +104,8 @@ class CoreMLConverter:
             contract_report=report,
             versions=tool_versions(),
             options=options,
-            notes=(*_notes(compressed, options, ios), *([f"Stored as mask and values: {', '.join(sparse)}."] if sparse else [])),
+            rewrites=rewrites,
+            notes=(*_notes(compressed, options, ios), *remarks, *([f"Stored as mask and values: {', '.join(sparse)}."] if sparse else [])),
         )
 
 
@@ -173,17 +174,18 @@ def _edges(compressed: Compressed, images: Sequence[str]) -> tuple[tuple[TensorS
                 f"Input '{spec.name}' is {spec.dtype}; Core ML models can be given {known}. Take one of these and convert inside."
             )
         inputs.append(spec.replace(dtype=_INPUT_DTYPES[spec.dtype]))
-    outputs = [spec.replace(dtype=_INPUT_DTYPES.get(spec.dtype, "float32")) for spec in compressed.record.outputs]
+    outputs = [spec.replace(dtype="int32" if spec.dtype.startswith("int") else "float32") for spec in compressed.record.outputs]
     return tuple(inputs), tuple(outputs)
 
 
 def _convert(
     compressed: Compressed, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], options: ExportOptions, ios: int
-) -> Any:
+) -> tuple[Any, tuple[RewriteRecord, ...], tuple[str, ...]]:
     import coremltools
     import numpy as np
 
     from edgekit.converters import coreml_features
+    from edgekit.converters.coreml_half import choose_precision
     from edgekit.converters.coreml_lowering import lower, naming_failures
     from edgekit.converters.weights import is_weight_only, plain_weights, without_types
 
@@ -192,19 +194,21 @@ def _convert(
         without_types(compressed, ["int16"]),
         wanted=lambda entry: is_weight_only(entry) or (is_small and entry.dtype == "int4"),
     )
-    program = lower(plain.program)
+    program, rewrites = lower(plain.program)
+    precision, remarks = choose_precision(program, plain, options)
     with naming_failures(program):
-        return coremltools.convert(
+        model = coremltools.convert(
             program,
             convert_to="mlprogram",
             inputs=coreml_features.input_types(inputs, coreml_features.image_inputs(compressed, options)),
             outputs=[coremltools.TensorType(name=s.name, dtype=np.dtype(s.dtype).type) for s in outputs],
             minimum_deployment_target=getattr(coremltools.target, f"iOS{ios}"),
-            compute_precision=getattr(coremltools.precision, options.compute_precision.upper()),
+            compute_precision=precision,
             pass_pipeline=_passes(program, weights, ios),
             skip_model_load=True,
             classifier_config=coreml_features.class_labels(compressed, options),
         )
+    return model, rewrites, remarks
 
 
 def _passes(program: ExportedProgram, weights: Sequence[SmallWeight], ios: int) -> Any:

@@ -12,16 +12,22 @@ import traceback
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from edgekit.converters.coreml_operators import register, used
+from edgekit.converters.coreml_recurrent import is_plain
+from edgekit.converters.rewrites import carry_out
 from edgekit.core.errors import ConversionError, EdgekitError, UnsupportedOpError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from torch.export import ExportedProgram
     from torch.fx import GraphModule, Node
 
-__all__ = ["layer_of", "lower", "naming_failures", "register_operators"]
+    from edgekit.core.artifact import RewriteRecord
 
+__all__ = ["layer_of", "lower", "naming_failures"]
+
+_TARGET = "coreml"
 _ROUNDS = 4
 _SCALED = {"aten.add.Tensor": 1, "aten.sub.Tensor": 1, "aten.rsub.Scalar": 0, "aten.rsub.Tensor": 0}
 """Operators with a keyword ``alpha``, and the argument it multiplies."""
@@ -29,10 +35,11 @@ _SCALED = {"aten.add.Tensor": 1, "aten.sub.Tensor": 1, "aten.rsub.Scalar": 0, "a
 _WINDOWS = {"aten.max_pool1d.default": 2, "aten.max_pool2d.default": 2, "aten.max_pool3d.default": 2}
 _DECOMPOSED = {"aten.rms_norm.default", "aten.cosine_similarity.default", "aten.hardshrink.default"}
 """Known to coremltools, but only in forms ``torch.export`` does not write."""
+_RECURRENT = {"aten.lstm.input", "aten.rnn_tanh.input", "aten.rnn_relu.input"}
 
 
-def lower(program: ExportedProgram) -> ExportedProgram:
-    """The program in operators coremltools has functions for.
+def lower(program: ExportedProgram) -> tuple[ExportedProgram, tuple[RewriteRecord, ...]]:
+    """The program in operators coremltools has functions for, and what was done beyond torch's own decompositions.
 
     Args:
         program: Any exported program; it is left as it is.
@@ -42,20 +49,22 @@ def lower(program: ExportedProgram) -> ExportedProgram:
     """
     import torch
 
-    register_operators()
+    register()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own deprecated pytree calls while it retraces
-        program = program.run_decompositions({})
+        program, done = carry_out(program.run_decompositions({}), _TARGET)
         for _ in range(_ROUNDS):
             unknown = {node.target for node in _unknown(program)}
             rules: Any = torch.export.default_decompositions() if unknown else {}  # making the table takes a while
             wanted: dict[Any, Any] = {target: rules[target] for target in unknown if target in rules}
             if not wanted:
                 break
-            program = program.run_decompositions(wanted)
+            program, more = carry_out(program.run_decompositions(wanted), _TARGET)
+            done = (*done, *more)
     _write_out(program.graph_module)
+    _take_integers(program)
     _refuse(_unknown(program))
-    return program
+    return program, (*done, *used(_calls(program)))
 
 
 def layer_of(node: Node) -> str:
@@ -68,8 +77,17 @@ def layer_of(node: Node) -> str:
 def _unknown(program: ExportedProgram) -> list[Node]:
     from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
 
-    nodes = [node for node in program.graph_module.graph.nodes if node.op == "call_function"]
-    return [node for node in nodes if str(node.target) in _DECOMPOSED or _TORCH_OPS_REGISTRY.get_func(_kind(node)) is None]
+    return [
+        node
+        for node in _calls(program)
+        if str(node.target) in _DECOMPOSED
+        or (str(node.target) in _RECURRENT and not is_plain(node))
+        or _TORCH_OPS_REGISTRY.get_func(_kind(node)) is None
+    ]
+
+
+def _calls(program: ExportedProgram) -> list[Node]:
+    return [node for node in program.graph_module.graph.nodes if node.op == "call_function"]
 
 
 def _kind(node: Node) -> str:
@@ -98,6 +116,24 @@ def _write_out(module: GraphModule) -> None:
             node.args = (*node.args, node.args[1])  # the stride is the window
     module.graph.lint()
     module.recompile()
+
+
+def _take_integers(program: ExportedProgram) -> None:
+    """Boolean inputs become integers that are compared with 0: a Core ML model cannot be given booleans."""
+    import torch
+
+    graph, names = program.graph_module.graph, set(program.graph_signature.user_inputs)
+    given = [node for node in graph.nodes if node.op == "placeholder"]
+    first = next(node for node in graph.nodes if node.op != "placeholder")
+    for node in given:
+        value = node.meta.get("val")
+        if node.name in names and isinstance(value, torch.Tensor) and value.dtype == torch.bool:
+            node.meta["val"] = value.to(torch.int32)
+            with graph.inserting_before(first):
+                truth = graph.call_function(torch.ops.aten.ne.Scalar, (node, 0))
+            truth.meta["val"] = value
+            node.replace_all_uses_with(truth, delete_user_cb=lambda user, truth=truth: user is not truth)
+    program.graph_module.recompile()
 
 
 def _scale(module: GraphModule, node: Node, position: int) -> None:
@@ -149,43 +185,3 @@ def naming_failures(program: ExportedProgram) -> Iterator[None]:
         ) from reason
     finally:
         ops.convert_single_node = convert
-
-
-def register_operators() -> None:
-    """Teach coremltools the few operators that decompose no further, and gelu's ``approximate``; once a process."""
-    from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY, register_torch_op
-
-    for function in (_alias, _trunc, _gelu):
-        name = function.__name__.removeprefix("_")
-        known = _TORCH_OPS_REGISTRY.name_to_func_mapping.get(name)
-        if known is None or (name == "gelu" and known is not function):
-            register: Callable[..., Any] = register_torch_op(torch_alias=[name], override=True)
-            register(function)
-
-
-def _inputs(context: Any, node: Any) -> list[Any]:
-    from coremltools.converters.mil.frontend.torch.ops import _get_inputs
-
-    return list(_get_inputs(context, node))
-
-
-def _operations() -> Any:
-    """MIL's operations as functions that add themselves to the program being built."""
-    from coremltools.converters.mil import Builder
-
-    return Builder
-
-
-def _alias(context: Any, node: Any) -> None:
-    context.add(_operations().identity(x=_inputs(context, node)[0], name=node.name))
-
-
-def _trunc(context: Any, node: Any) -> None:
-    x, mil = _inputs(context, node)[0], _operations()
-    context.add(mil.mul(x=mil.sign(x=x), y=mil.floor(x=mil.abs(x=x)), name=node.name))
-
-
-def _gelu(context: Any, node: Any) -> None:
-    (approximate,) = (node.kwinputs or {}).get("approximate", ("none",))
-    mode = "TANH_APPROXIMATION" if approximate == "tanh" else "EXACT"
-    context.add(_operations().gelu(x=_inputs(context, node)[0], mode=mode, name=node.name))

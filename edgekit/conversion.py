@@ -80,10 +80,11 @@ def convert_in_worker(*, target: str, compressed: str, output: str, as_float: bo
             is_baseline=as_float or not state.is_changed,
             source_sha256=made_from,
             options=choices,
-            rewrites=rewrites,
+            rewrites=(*rewrites, *artifact.rewrites),
             baked=given.record.baked,
             notes=(*artifact.notes, *baking_notes(given)),
         )
+        artifact = check_half(artifact, given)
         artifact = check_raw_parity(artifact, chosen)
         artifact = add_selftest(artifact, given.golden, folder=folder)
         artifact.save(folder)

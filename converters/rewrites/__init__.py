@@ -5,6 +5,6 @@ Each rewrite is checked by number on the golden inputs and listed in the artifac
 
 from __future__ import annotations
 
-from edgekit.converters.rewrites.apply import rewrite_for
+from edgekit.converters.rewrites.apply import carry_out, rewrite_for
 
-__all__ = ["rewrite_for"]
+__all__ = ["carry_out", "rewrite_for"]

@@ -14,10 +14,12 @@ from edgekit.core.errors import ConversionError
 from edgekit.core.program import answer_samples
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from edgekit.core.compressed import Compressed
     from edgekit.core.tensors import Array
 
-__all__ = ["rewrite_for"]
+__all__ = ["carry_out", "rewrite_for"]
 
 _LARGEST_ERROR = 1e-4
 """Of the largest output. A rewrite adds in another order; it may not do more."""
@@ -31,13 +33,7 @@ def rewrite_for(compressed: Compressed, target: str) -> tuple[Compressed, tuple[
     Raises:
         ConversionError: A rewritten program answers otherwise on the golden inputs (a bug in the rewrite: nothing is exported).
     """
-    records, program = [], compressed.program
-    for rewrite in rewrites_of(target):
-        edit = ProgramEdit(program)
-        count = rewrite.carry_out(edit)
-        if count:
-            program = edit.finish()
-            records.append(RewriteRecord(name=rewrite.name, count=count, because=rewrite.because))
+    program, records = carry_out(compressed.program, target)
     if not records:
         return compressed, ()
     changed = dataclasses.replace(compressed, program=program)
@@ -50,6 +46,18 @@ def rewrite_for(compressed: Compressed, target: str) -> tuple[Compressed, tuple[
             f" at most {allowed:g} is allowed. Nothing was exported. This is a bug in edgekit; other targets may be unaffected."
         )
     return changed, tuple(record.replace(largest_error=error) for record in records)
+
+
+def carry_out(program: ExportedProgram, target: str) -> tuple[ExportedProgram, tuple[RewriteRecord, ...]]:
+    """The program rewritten for a target, unchecked, and what was rewritten."""
+    records = []
+    for rewrite in rewrites_of(target):
+        edit = ProgramEdit(program)
+        count = rewrite.carry_out(edit)
+        if count:
+            program = edit.finish()
+            records.append(RewriteRecord(name=rewrite.name, count=count, because=rewrite.because))
+    return program, tuple(records)
 
 
 def _largest_error(compressed: Compressed) -> float:
