@@ -125,7 +125,7 @@ class ProgramEdit:
             key = spec.target if spec is not None else None
             value = self._state.get(key, self._program.constants.get(key)) if key is not None else None
             return value.detach() if isinstance(value, torch.Tensor) else None
-        if node.op != "call_function" or node.is_impure() or any(user.is_impure() for user in node.users):
+        if node.op != "call_function" or _changes(node) or any(map(_changes, node.users)):
             return None
         known = {source: self.value_of(source) for source in node.all_input_nodes}
         if any(value is None for value in known.values()):
@@ -266,6 +266,11 @@ def _filled(structure: Any, values: tuple[Any, ...]) -> Any:
         filled = [_filled(value, values) for value in structure]
         return tuple(filled) if type(structure) is tuple else filled
     return structure
+
+
+def _changes(node: Node) -> bool:
+    """Whether a node writes into a tensor, or does anything else than compute."""
+    return node.is_impure() and str(node.target) != "aten.detach_.default"
 
 
 def _origin(node: Node) -> dict[str, Any]:

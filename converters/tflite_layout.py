@@ -23,7 +23,7 @@ def remove_idle_transposes(graph: Graph) -> None:
     producers = graph.producers()
     for operator in graph.operators:
         maker = producers.get(int(operator.inputs[0])) if len(operator.inputs) else None
-        if maker is None:
+        if maker is None or not len(maker.inputs):  # some operators make a value from nothing
             continue
         kind, made_by = graph.kind(operator), graph.kind(maker)
         source = int(maker.inputs[0])

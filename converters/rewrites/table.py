@@ -11,10 +11,16 @@ __all__ = ["MODULES", "rewrites_of"]
 
 MODULES: tuple[str, ...] = (
     "spectral",
-    "pooling",
     "branches",
+    "masks",
+    "pooling",
     "distances",
     "scans",
+    "views",
+    "embedding",
+    "sorting",
+    "scatter",
+    "resize",
     "coreml_resize",
     "coreml_windows",
     "coreml_reductions",
