@@ -13,6 +13,7 @@ from edgekit.core.compressed import Compressed
 from edgekit.core.confinement import Confinement
 from edgekit.core.files import check_room, sha256
 from edgekit.golden import add_selftest
+from edgekit.half_check import check_half
 from edgekit.raw_parity import check_raw_parity
 
 __all__ = ["convert_apart", "convert_in_worker"]

@@ -123,7 +123,7 @@ def tolerance_of(compressed: Compressed, artifact: Artifact) -> Tolerance:
     names = {operator_of(node) for node in compressed.program.graph.nodes if node.op == "call_function"}
     if any(name.startswith("choose_qparams") for name in names):
         return Tolerance(2e-2, "2e-2 of the largest value (scales taken from each input)")
-    if artifact.target == "coreml" and artifact.options.compute_precision == "float16":
+    if artifact.target == "coreml" and artifact.options.compute_precision != "float32":
         return Tolerance(5e-3, "5e-3 of the largest value (float16: 11 bits, weights and results rounded)")
     steps = "one step of the contract's grid, " if compressed.contract.activations else ""
     return Tolerance(1e-4, f"{steps}1e-4 of the largest value for what is on no grid")

@@ -25,7 +25,8 @@ class ExportOptions(Record):
             (MLAS has no VNNI path for signed activations), ``int8`` keeps the contract's own. Same real numbers.
         minimum_ios_version: Lowest iOS the Core ML package must load on (15 to 18; int8 needs 17, 4-bit and block-wise weights
             18); None: 17, or 18 where the recipe needs it.
-        compute_precision: Core ML's precision for what is not integer.
+        compute_precision: Core ML's precision for what is not integer. ``auto``: float16, but for the operators whose values on
+            the golden inputs do not fit; the package is then run in float16 and compared with the program.
         image_layout: Axis order of inputs and outputs of rank 4 that are float in the program (TFLite): ``channels-first`` is the
             program's ``[N, C, H, W]``; ``channels-last``, ``[N, H, W, C]``, is what cameras give and TFLite computes on.
         signature: Name that a TFLite file's signature is called by.
@@ -45,7 +46,7 @@ class ExportOptions(Record):
     integer_io: bool = False
     activation_type: Literal["uint8", "int8"] = "uint8"
     minimum_ios_version: Literal[15, 16, 17, 18] | None = None
-    compute_precision: Literal["float16", "float32"] = "float32"
+    compute_precision: Literal["float16", "float32", "auto"] = "float32"
     image_layout: Literal["channels-first", "channels-last"] = "channels-first"
     signature: str = pydantic.Field(default="serving_default", min_length=1)
     preprocessing: Literal["describe", "bake"] = "describe"
@@ -94,6 +95,7 @@ class Artifact(Record):
         baked: By input: the declared preprocessing that the file does itself, so that it takes raw values.
         contract_report: What became of every contract entry, read back from the bytes.
         companions: Other files made with it: name -> path (e.g. ``"ort"`` and its operator config).
+        companions_sha256: Digest of each of them.
         selftest: Folder of its golden self-test (:mod:`edgekit.core.selftest`); None where it has none.
         selftest_sha256: Digest of that folder.
         source_sha256: Digest of the compressed program's record it was made from.
@@ -118,6 +120,7 @@ class Artifact(Record):
     baked: dict[str, Any] = {}
     contract_report: ContractReport = ContractReport()
     companions: dict[str, Path] = {}
+    companions_sha256: dict[str, str] = {}
     selftest: Path | None = None
     selftest_sha256: str = ""
     source_sha256: str = ""
@@ -135,8 +138,10 @@ class Artifact(Record):
     def save(self, folder: Path) -> None:
         """Write ``artifact.json`` into ``folder``, with paths relative to it."""
         relative = {name: path.relative_to(folder) for name, path in self.companions.items()}
+        digests = {name: sha256(path) for name, path in self.companions.items() if path.exists()}
         selftest = self.selftest.relative_to(folder) if self.selftest else None
         stored = self.replace(path=self.path.relative_to(folder), companions=relative, selftest=selftest)
+        stored = stored.replace(companions_sha256=digests)
         stored.write_json(folder / "artifact.json")
 
     @classmethod
@@ -160,4 +165,7 @@ class Artifact(Record):
         if selftest is not None and (not selftest.is_dir() or sha256(selftest) != record.selftest_sha256):
             raise IntegrityError(f"{selftest} is missing or was changed since it was made. Export again.")
         companions = {name: folder / place for name, place in record.companions.items()}
+        for name, digest in record.companions_sha256.items():
+            if not companions[name].exists() or sha256(companions[name]) != digest:
+                raise IntegrityError(f"{companions[name]} is missing or was changed since it was made. Export again.")
         return record.replace(path=path, companions=companions, selftest=selftest)
