@@ -61,8 +61,8 @@ def plant(path: Path, destination: Path, *, target: str, kind: str, rng: np.rand
         kind: One of :data:`KINDS`.
         rng: Draws the place.
     """
-    file: Any = {"onnx": _Onnx, "tflite": _TFLite, "coreml": _CoreML}[target](path)
-    choices: list[Choice] = getattr(file, kind)(rng)
+    file: Any = {"onnx": _Onnx, "tflite": _TFLite, "coreml": _CoreML}[target](path, rng)
+    choices: list[Choice] = getattr(file, kind)()
     if not choices:
         return None
     tensor, what, alter = choices[int(rng.integers(len(choices)))]
@@ -81,7 +81,8 @@ def _flipped(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class _Onnx:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rng: np.random.Generator) -> None:
+        self.rng = rng
         import onnx
 
         self.model = onnx.load(path)
@@ -123,24 +124,24 @@ class _Onnx:
         self.model.graph.initializer.append(onnx.numpy_helper.from_array(values, f"{name}/altered"))
         return f"{name}/altered"
 
-    def weight(self, rng: np.random.Generator) -> list[Choice]:
+    def weight(self) -> list[Choice]:
         def alter(tensor: Any) -> None:
-            self._set(tensor, _flipped(self._array(tensor), rng))
+            self._set(tensor, _flipped(self._array(tensor), self.rng))
 
         return [(n.output[0], f"sign of one weight in {w.name}", lambda w=w: alter(w)) for n, w, _ in self._layers()]
 
-    def pad(self, rng: np.random.Generator) -> list[Choice]:
+    def pad(self) -> list[Choice]:
         found = []
         for node in self.model.graph.node:
             for attribute in node.attribute:
                 if attribute.name == "pads" and node.op_type != "Pad" and any(attribute.ints):
-                    found.append((node.output[0], f"pads of {node.name}", lambda ints=attribute.ints: self._shift(ints, rng)))
+                    found += [(node.output[0], f"pads of {node.name}", lambda ints=attribute.ints: self._shift(ints))]
         return found
 
-    def _shift(self, ints: Any, rng: np.random.Generator) -> None:
+    def _shift(self, ints: Any) -> None:
         half = len(ints) // 2
         axis = int(
-            rng.choice(
+            self.rng.choice(
                 [at for at in range(half) if ints[at] and ints[at + half]]
                 or [at for at in range(half) if ints[at] or ints[at + half]]
             )
@@ -148,7 +149,7 @@ class _Onnx:
         by = 1 if ints[axis + half] else -1
         ints[axis], ints[axis + half] = ints[axis] + by, ints[axis + half] - by
 
-    def activation(self, rng: np.random.Generator) -> list[Choice]:
+    def activation(self) -> list[Choice]:
         found = []
         for node in self.model.graph.node:
             is_integer = (
@@ -157,9 +158,8 @@ class _Onnx:
                 and (self.producers[node.input[0]].op_type == "QuantizeLinear")
             )
             for other in () if is_integer else _ACTIVATIONS.get(node.op_type, ()):
-                found.append(
-                    (node.output[0], f"{node.op_type} {node.name} is {other}", lambda n=node, o=other: self._retype(n, o))
-                )
+                words = f"{node.op_type} {node.name} is {other}"
+                found += [(node.output[0], words, lambda n=node, o=other: self._retype(n, o))]
         if not found:  # quantized: clamps are the ends of the grid, so one is put where none belongs
             for node, _, _ in self._layers():
                 found.append((node.output[0], f"Relu after {node.name}", lambda n=node: self._insert_relu(n)))
@@ -178,7 +178,7 @@ class _Onnx:
         at = list(self.model.graph.node).index(node)
         self.model.graph.node.insert(at + 1, onnx.helper.make_node("Relu", [node.output[0]], [name]))
 
-    def scale(self, rng: np.random.Generator) -> list[Choice]:
+    def scale(self) -> list[Choice]:
         found: list[Choice] = []
         for node, weight, between in self._layers():
             if between is not None:
@@ -191,7 +191,7 @@ class _Onnx:
                     found.append((node.output[0], f"bias of {node.name} is gone", lambda n=node: self._no_bias(n)))
         for node in self.model.graph.node:
             if node.op_type == "QuantizeLinear":
-                found.append((node.output[0], f"scale of {node.output[0]} is 1.25 times", lambda n=node: self._rescale(n)))
+                found += [(node.output[0], f"scale of {node.output[0]} is 1.25 times", lambda n=node: self._rescale(n))]
         return found
 
     def _mean_scale(self, between: Any) -> None:
@@ -207,7 +207,8 @@ class _Onnx:
 
 
 class _TFLite:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rng: np.random.Generator) -> None:
+        self.rng = rng
         from edgekit.converters.tflite_flatbuffer import Graph
 
         self.graph = Graph(path.read_bytes())
@@ -224,31 +225,29 @@ class _TFLite:
         found = [(operator, int(operator.inputs[1])) for operator in self.graph.operators if self.graph.kind(operator) in kinds]
         return [(operator, weight) for operator, weight in found if self.graph.constant(weight) is not None]
 
-    def weight(self, rng: np.random.Generator) -> list[Choice]:
+    def weight(self) -> list[Choice]:
         def alter(weight: int) -> None:
-            self.graph.set_constant(weight, _flipped(self.graph.constant(weight), rng))
+            self.graph.set_constant(weight, _flipped(self.graph.constant(weight), self.rng))
 
         return [(self._name(o), f"sign of one weight in {self.graph.name(w)}", lambda w=w: alter(w)) for o, w in self._layers()]
 
-    def pad(self, rng: np.random.Generator) -> list[Choice]:
+    def pad(self) -> list[Choice]:
         found = []
         for operator in self.graph.operators:
             if self.graph.kind(operator) in {"PAD", "PADV2"}:
                 readers = self.graph.readers()[int(operator.outputs[0])]
-                found.append(
-                    (self._name(readers[0]), f"paddings of {self._name(operator)}", lambda o=operator: self._shift(o, rng))
-                )
+                found.append((self._name(readers[0]), f"paddings of {self._name(operator)}", lambda o=operator: self._shift(o)))
         return found
 
-    def _shift(self, operator: Any, rng: np.random.Generator) -> None:
+    def _shift(self, operator: Any) -> None:
         pads = self.graph.constant(int(operator.inputs[1])).copy()
-        axis = int(rng.choice(np.nonzero(pads.sum(1))[0]))
+        axis = int(self.rng.choice(np.nonzero(pads.sum(1))[0]))
         by = 1 if pads[axis, 1] else -1
         pads[axis] += (by, -by)
         own = self.graph.add_constant(pads, scales=[])
         self.graph.redirect(int(operator.inputs[1]), own, operators=[operator])
 
-    def activation(self, rng: np.random.Generator) -> list[Choice]:
+    def activation(self) -> list[Choice]:
         names = {"NONE": 0, "RELU": 1, "RELU6": 3}
         found = []
         for operator in self.graph.operators:
@@ -262,7 +261,7 @@ class _TFLite:
     def _activate(self, operator: Any, value: int) -> None:
         operator.builtinOptions.fusedActivationFunction = value
 
-    def scale(self, rng: np.random.Generator) -> list[Choice]:
+    def scale(self) -> list[Choice]:
         found: list[Choice] = []
         for operator, weight in self._layers():
             grid = self.graph.scales(weight)
@@ -288,7 +287,8 @@ class _TFLite:
 
 
 class _CoreML:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rng: np.random.Generator) -> None:
+        self.rng = rng
         from edgekit.runtimes.coreml.messages import model_messages
         from edgekit.runtimes.coreml.package import model_file, read_package
 
@@ -350,25 +350,29 @@ class _CoreML:
         data = values.tobytes()
         self.blob[at : at + len(data)] = data
 
-    def weight(self, rng: np.random.Generator) -> list[Choice]:
+    def weight(self) -> list[Choice]:
         return [
-            (o.outputs[0].name, f"sign of one weight of {o.outputs[0].name}", lambda m=m, v=v: self._store(m, _flipped(v, rng)))
+            (
+                o.outputs[0].name,
+                f"sign of one weight of {o.outputs[0].name}",
+                lambda m=m, v=v: self._store(m, _flipped(v, self.rng)),
+            )
             for o, m, v in self._layers()
         ]
 
-    def pad(self, rng: np.random.Generator) -> list[Choice]:
+    def pad(self) -> list[Choice]:
         found = []
         for operation in self.block.operations:
             name = self._bound(operation, "pad")
             values = self.program.constants.get(name)
             if operation.type in {"conv", "max_pool", "avg_pool"} and isinstance(values, np.ndarray) and values.any():
                 words = f"pad of {operation.outputs[0].name}"
-                found.append((operation.outputs[0].name, words, lambda o=operation, v=values: self._shift(o, v, rng)))
+                found.append((operation.outputs[0].name, words, lambda o=operation, v=values: self._shift(o, v)))
         return found
 
-    def _shift(self, operation: Any, values: np.ndarray, rng: np.random.Generator) -> None:
+    def _shift(self, operation: Any, values: np.ndarray) -> None:
         pads = values.reshape(-1, 2).astype(int)
-        axis = int(rng.choice(np.nonzero(pads.sum(1))[0]))
+        axis = int(self.rng.choice(np.nonzero(pads.sum(1))[0]))
         by = 1 if pads[axis, 1] else -1
         pads[axis] += (by, -by)
         self._own_constant(operation, "pad", "ints", pads.reshape(-1).tolist())
@@ -402,7 +406,7 @@ class _CoreML:
         del self.block.operations[:]
         self.block.operations.extend(body)
 
-    def activation(self, rng: np.random.Generator) -> list[Choice]:
+    def activation(self) -> list[Choice]:
         others = {
             "relu": ("relu6", "abs", "identity"),
             "relu6": ("relu",),
@@ -423,7 +427,7 @@ class _CoreML:
             if argument != "x":
                 del operation.inputs[argument]
 
-    def scale(self, rng: np.random.Generator) -> list[Choice]:
+    def scale(self) -> list[Choice]:
         found: list[Choice] = []
         for operation, message, values in self._layers():
             if values.dtype.kind == "f":
