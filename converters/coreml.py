@@ -18,7 +18,7 @@ import shutil
 import sys
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import Node
 
+    from edgekit.converters.coreml_palettes import PaletteWriter
     from edgekit.converters.weights import SmallWeight
     from edgekit.core.compressed import Compressed
     from edgekit.core.tensors import Array
@@ -47,6 +48,9 @@ _INPUT_DTYPES = {"float32": "float32", "float16": "float16", "int32": "int32", "
 
 _UNWANTED = ("tensorflow", "keras", "onnx", "onnxruntime", "sklearn", "xgboost", "transformers", "executorch", "torchvision")
 """Frameworks coremltools imports where it finds them, none of which is needed here: seconds, and hundreds of megabytes."""
+
+_METADATA_FIELDS = {"author": "author", "license": "license", "version": "versionString", "description": "shortDescription"}
+"""Entry -> its place of its own in a package (``Metadata`` of Model.proto); others are user-defined."""
 
 _CHANGES_SCALES = "common::distributive_quantized_binary_op_scale_normalization"
 _MERGES_RESHAPE = "common::int_op_canonicalization"
@@ -78,18 +82,24 @@ class CoreMLConverter:
             UnsupportedOpError: Names the operator, its layer and what to do.
             ConversionError: coremltools refused the program.
         """
-        from edgekit.converters import coreml_features
+        from edgekit.converters import coreml_features, coreml_palettes
         from edgekit.converters.coreml_report import read_contract
         from edgekit.converters.coreml_sparse import sparse_weights, store_sparse
 
+        coreml_palettes.refuse_integers(compressed, options)
         ios = _lowest_ios(compressed, options)
+        palettes = coreml_palettes.PaletteWriter(options.palette_bits, ios) if options.palette_bits else None
         images = coreml_features.image_inputs(compressed, options)
         inputs, outputs = _edges(compressed, images)
         with quiet_coremltools():
-            model, rewrites, remarks = _convert(coreml_features.with_image_entries(compressed, images), inputs, outputs, options, ios)
-            sparse = sparse_weights(compressed.program)
+            model, rewrites, remarks = _convert(
+                coreml_features.with_image_entries(compressed, images), inputs, outputs, options, ios, palettes
+            )
+            sparse = sparse_weights(compressed.program) if palettes is None else ()
             model = store_sparse(model) if sparse else model
-            path = _write(model, output / "model.mlpackage", compressed)
+            path = _write(model, output / "model.mlpackage", compressed, options.metadata)
+            stored = coreml_palettes.check_palettes(path, palettes) if palettes else ()
+            stored += (f"Stored as mask and values: {', '.join(sparse)}.",) if sparse else ()
             report = read_contract(path, compressed.contract, biases=_biases(compressed), folded=_same_integers(compressed))
         return Artifact(
             target=self.name,
@@ -105,7 +115,7 @@ class CoreMLConverter:
             versions=tool_versions(),
             options=options,
             rewrites=rewrites,
-            notes=(*_notes(compressed, options, ios), *remarks, *([f"Stored as mask and values: {', '.join(sparse)}."] if sparse else [])),
+            notes=(*_notes(compressed, options, ios), *remarks, *stored),
         )
 
 
@@ -115,10 +125,14 @@ def _lowest_ios(compressed: Compressed, options: ExportOptions) -> int:
     Raises:
         ContractError: What was asked for is too old.
     """
+    from edgekit.converters.coreml_palettes import lowest_ios
+
     contract = compressed.contract
     weights = [entry for entry in contract.parameters if entry.role == "weight"]
     blocks = [entry for entry in weights if entry.block_size is not None]
     asked = options.minimum_ios_version
+    if asked is None and options.palette_bits is not None:
+        return max(_INT8_IOS, lowest_ios(options.palette_bits))
     if asked is None:
         return _BLOCKS_IOS if blocks or any(entry.dtype == "int4" for entry in weights) else _INT8_IOS
     if any(entry.dtype == "int8" for entry in contract.activations) and asked < _INT8_IOS:
@@ -179,7 +193,12 @@ def _edges(compressed: Compressed, images: Sequence[str]) -> tuple[tuple[TensorS
 
 
 def _convert(
-    compressed: Compressed, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], options: ExportOptions, ios: int
+    compressed: Compressed,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    options: ExportOptions,
+    ios: int,
+    palettes: PaletteWriter | None,
 ) -> tuple[Any, tuple[RewriteRecord, ...], tuple[str, ...]]:
     import coremltools
     import numpy as np
@@ -204,18 +223,18 @@ def _convert(
             outputs=[coremltools.TensorType(name=s.name, dtype=np.dtype(s.dtype).type) for s in outputs],
             minimum_deployment_target=getattr(coremltools.target, f"iOS{ios}"),
             compute_precision=precision,
-            pass_pipeline=_passes(program, weights, ios),
+            pass_pipeline=_passes(program, weights, ios, palettes),
             skip_model_load=True,
             classifier_config=coreml_features.class_labels(compressed, options),
         )
     return model, rewrites, remarks
 
 
-def _passes(program: ExportedProgram, weights: Sequence[SmallWeight], ios: int) -> Any:
+def _passes(program: ExportedProgram, weights: Sequence[SmallWeight], ios: int, palettes: PaletteWriter | None) -> Any:
     import coremltools
     from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
-    from edgekit.converters import coreml_weights
+    from edgekit.converters import coreml_palettes, coreml_weights
 
     pipeline: Any = coremltools.PassPipeline.DEFAULT
     unwanted = {_CHANGES_SCALES}
@@ -226,6 +245,9 @@ def _passes(program: ExportedProgram, weights: Sequence[SmallWeight], ios: int) 
         registered: Any = PASS_REGISTRY.passes
         registered[coreml_weights.PASS] = coreml_weights.storing(weights, ios=ios)
         pipeline.append_pass(coreml_weights.PASS)
+    if palettes is not None:
+        PASS_REGISTRY.passes[coreml_palettes.PASS] = palettes.graph_pass()
+        pipeline.append_pass(coreml_palettes.PASS)
     return pipeline
 
 
@@ -270,7 +292,7 @@ def _biases(compressed: Compressed) -> dict[str, Array]:
     return {entry.name: state[names[entry.node]].detach().cpu().numpy().reshape(-1) for entry in entries}
 
 
-def _write(model: Any, path: Path, compressed: Compressed) -> Path:
+def _write(model: Any, path: Path, compressed: Compressed, own: Mapping[str, str]) -> Path:
     """Write the package: the same model gives the same bytes (coremltools' own writer adds random names and the date)."""
     spec = model.get_spec()
     metadata = spec.description.metadata
@@ -280,6 +302,11 @@ def _write(model: Any, path: Path, compressed: Compressed) -> Path:
         metadata.userDefined["edgekit.labels"] = json.dumps(list(compressed.record.labels))
     if compressed.record.preprocessing:
         metadata.userDefined["edgekit.preprocessing"] = json.dumps(compressed.record.preprocessing, sort_keys=True)
+    for name, value in own.items():
+        if name in _METADATA_FIELDS:
+            setattr(metadata, _METADATA_FIELDS[name], value)
+        else:
+            metadata.userDefined[name] = value
     content = path / "Data" / "com.apple.CoreML"
     write_bytes(content / "model.mlmodel", spec.SerializeToString(deterministic=True))
     weights = Path(model.weights_dir)

@@ -29,7 +29,7 @@ from edgekit.core.errors import IntegrityError
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["read_contract"]
+__all__ = ["load_operations", "read_contract"]
 
 _SHIFTS = {"int8": 0, "uint8": 128}
 _BITS = {"int4": 4, "int8": 8, "fp16": 16}
@@ -76,7 +76,7 @@ def read_contract(
     Raises:
         IntegrityError: Core ML's own loader cannot read the package.
     """
-    operations = _load(package)
+    operations = load_operations(package)
     activations = _activations(operations)
     found = _match([entry for entry in contract.activations if entry.dtype in _SHIFTS], activations)
     weights: dict[str, list[_Weight]] = {}
@@ -97,7 +97,12 @@ def read_contract(
     return ContractReport(outcomes=tuple(outcomes))
 
 
-def _load(package: Path) -> list[Any]:
+def load_operations(package: Path) -> list[Any]:
+    """Operations of a package as it lies on the disk, in the order they run.
+
+    Raises:
+        IntegrityError: coremltools cannot read it.
+    """
     import coremltools
     from coremltools.converters.mil.frontend.milproto.load import load
     from coremltools.converters.mil.mil.var import ListVar

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgekit.core.artifact import Artifact, ExportOptions
 from edgekit.core.contract import ContractReport
-from edgekit.core.errors import ConversionError, UnsupportedOpError
+from edgekit.core.errors import ContractError, ConversionError, UnsupportedOpError
 from edgekit.core.files import sha256, write_bytes
 from edgekit.core.run import tool_versions
 
@@ -71,41 +71,45 @@ class OnnxConverter:
             UnsupportedOpError: Names the operator, its layer and what to do.
             ConversionError: torch, ONNX or ONNX Runtime refused the program.
         """
-        from edgekit.converters import onnx_edges, onnx_ort
+        from edgekit.converters import onnx_delivery, onnx_edges, onnx_ort
         from edgekit.converters.weights import plain_weights
 
         onnx_edges.check_names(compressed.record)
         plain, weights = plain_weights(compressed)
-        model = _export(plain)
+        model = _export(plain, options.opset or _OPSET)
         edges = _shape(model.graph, compressed, options, weights)
-        _settle_opset(model)
-        data = _serialize(model, compressed, edges)
+        _settle_opset(model, asked=options.opset)
+        data = _serialize(model, compressed, edges, options)
         path = output / "model.onnx"
         write_bytes(path, data)
-        companions = onnx_ort.write_ort(path)
+        companions = onnx_ort.write_ort(path) if options.ort else {}
+        report = _report(path, compressed, edges)
+        notes = (*edges.notes, *_kernel_notes(path, compressed), *onnx_delivery.mobile_notes(path))
+        if options.external_data:
+            companions["data"] = onnx_delivery.move_weights_out(path)
         return Artifact(
             target=self.name,
             path=path,
             sha256=sha256(path),
-            size_bytes=path.stat().st_size,
+            size_bytes=path.stat().st_size + (companions["data"].stat().st_size if options.external_data else 0),
             precision=compressed.precision,
             inputs=edges.inputs,
             outputs=edges.outputs,
             labels=compressed.record.labels,
             preprocessing=compressed.record.preprocessing,
-            contract_report=_report(path, compressed, edges),
+            contract_report=report,
             companions=companions,
             versions=tool_versions(),
             options=options,
-            notes=(*edges.notes, *_kernel_notes(path, compressed), onnx_ort.NOTE),
+            notes=(*notes, onnx_ort.NOTE) if options.ort else notes,
         )
 
 
 CONVERTER = OnnxConverter()
 
 
-def _export(compressed: Compressed) -> ir.Model:
-    """The program as an ONNX graph with its own value names.
+def _export(compressed: Compressed, opset: int) -> ir.Model:
+    """The program as an ONNX graph with its own value names, in an operator set.
 
     Raises:
         UnsupportedOpError: An operator has no ONNX form.
@@ -120,14 +124,20 @@ def _export(compressed: Compressed) -> ir.Model:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about its own pytree API here
             exported: Any = torch.onnx.export(
-                compressed.program, dynamo=True, external_data=False, verbose=False, opset_version=_OPSET
+                compressed.program, dynamo=True, external_data=False, verbose=False, opset_version=opset
             )
     except Exception as reason:
-        raise _explain(reason, compressed.program) from reason
-    return cast("ir.Model", exported.model)
+        raise _explain(reason, compressed.program, opset) from reason
+    model = cast("ir.Model", exported.model)
+    if model.opset_imports[""] != opset:  # torch writes 18 and later; what cannot be brought to an older one is left as it was
+        raise ConversionError(
+            f"'{compressed.name}' cannot be written in ONNX opset {opset}: an operator of it has no form there, so that the model"
+            f" stayed in opset {model.opset_imports['']}. Export with --opset {model.opset_imports['']} or later."
+        )
+    return model
 
 
-def _explain(reason: BaseException, program: ExportedProgram) -> ConversionError:
+def _explain(reason: BaseException, program: ExportedProgram, opset: int) -> ConversionError:
     """What the exporter's chain of exceptions says, in one sentence that names operator and layer."""
     chain: list[BaseException] = []
     link: BaseException | None = reason
@@ -144,7 +154,7 @@ def _explain(reason: BaseException, program: ExportedProgram) -> ConversionError
     where = f" in layer '{_layer(node)}'" if node is not None and _layer(node) else ""
     if missing is not None:
         return UnsupportedOpError(
-            f"Operator '{missing.group(1)}'{where} has no ONNX form in opset {_OPSET}."
+            f"Operator '{missing.group(1)}'{where} has no ONNX form in opset {opset}."
             " Write it with other operators of torch.nn.functional, or move it out of the model,"
             " before its first or after its last layer."
         )
@@ -188,18 +198,24 @@ def _shape(graph: ir.Graph, compressed: Compressed, options: ExportOptions, weig
     return dataclasses.replace(edges, renamed=renamed)
 
 
-def _settle_opset(model: ir.Model) -> None:
+def _settle_opset(model: ir.Model, *, asked: int | None) -> None:
     """Raise the opset where int4, int16 or blocks need it.
 
     Everything torch writes means the same there: only GroupNormalization changed in between, and torch does not write it.
     """
     from edgekit.converters.onnx_weights import OPSET_OF_SMALL_TYPES, needs_small_types
 
-    if needs_small_types(model.graph):
-        model.opset_imports[""] = OPSET_OF_SMALL_TYPES
+    if not needs_small_types(model.graph):
+        return
+    if asked is not None and asked < OPSET_OF_SMALL_TYPES:
+        raise ContractError(
+            f"Types of 4 and 16 bits, and one scale for a block of weights, need ONNX opset {OPSET_OF_SMALL_TYPES}, but {asked}"
+            f" was asked for. Export with --opset {OPSET_OF_SMALL_TYPES} or later, or compress with int8."
+        )
+    model.opset_imports[""] = max(model.opset_imports[""], OPSET_OF_SMALL_TYPES)
 
 
-def _serialize(model: ir.Model, compressed: Compressed, edges: Edges) -> bytes:
+def _serialize(model: ir.Model, compressed: Compressed, edges: Edges, options: ExportOptions) -> bytes:
     """Sweep what is unused, write down where the model comes from, and let ONNX's own checker judge the bytes.
 
     Raises:
@@ -209,6 +225,7 @@ def _serialize(model: ir.Model, compressed: Compressed, edges: Edges) -> bytes:
     import onnx_ir as ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+    from edgekit.converters.onnx_delivery import write_metadata
     from edgekit.converters.preprocessing import onnx_metadata
 
     RemoveUnusedNodesPass()(model)
@@ -229,6 +246,7 @@ def _serialize(model: ir.Model, compressed: Compressed, edges: Edges) -> bytes:
     )
     proto = ir.to_proto(model)
     onnx_metadata.denote_images(proto, record.preprocessing)
+    write_metadata(proto, options.metadata)
     _thin_out(proto, quantized=bool(compressed.contract.activations))
     try:
         onnx.checker.check_model(proto, full_check=True)

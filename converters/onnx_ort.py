@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgekit.core.errors import ConversionError
 
-__all__ = ["NOTE", "chosen_kernels", "write_ort"]
+__all__ = ["NOTE", "chosen_kernels", "root_logger_kept", "write_ort"]
 
 NOTE = (
     "model.ort is for small and mobile builds: its graph is optimised already, for every processor alike (fixed style,"
@@ -44,7 +44,7 @@ def write_ort(model: Path) -> dict[str, Path]:
         with (
             tempfile.TemporaryDirectory(dir=model.parent) as folder,
             contextlib.redirect_stdout(chatter),
-            _root_logger_kept(),
+            root_logger_kept(),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore", ResourceWarning)  # the tool leaves the closing of its file to Python
@@ -75,7 +75,7 @@ def _without_int4(data: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def _root_logger_kept() -> Iterator[None]:
+def root_logger_kept() -> Iterator[None]:
     """Importing the conversion tool calls ``logging.basicConfig``, which does nothing where the root has a handler."""
     root, placeholder = logging.getLogger(), logging.NullHandler()
     root.addHandler(placeholder)

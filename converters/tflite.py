@@ -163,6 +163,11 @@ def _finish(
     name_tensors(graph, found.tensors)
     graph.drop_buffers()
     graph.model.description = f"edgekit {metadata.version('edgekit')}"
+    for name, value in options.metadata.items():
+        if name == "description":
+            graph.model.description = value
+        else:
+            graph.add_metadata(name, value.encode())
     files = _describe(graph, compressed, options)
     if found.channels_first:
         graph.add_metadata(CHANNELS_FIRST_METADATA, "\n".join(graph.name(index) for index in found.channels_first).encode())

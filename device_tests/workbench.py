@@ -161,6 +161,8 @@ class Workbench:
             for artifact in artifacts:
                 (folder / artifact.label).mkdir()
                 bring(artifact.path, folder / artifact.label)
+                if "data" in artifact.companions:  # weights the model reads from beside itself
+                    bring(artifact.companions["data"], folder / artifact.label)
             for file in shared:
                 if (self._shared / file).exists():
                     bring(self._shared / file, folder)

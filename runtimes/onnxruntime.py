@@ -92,11 +92,7 @@ class OnnxRuntime:
             UnsupportedOpError: It holds an operator ONNX Runtime has no kernel for.
             UsageError: An option is unknown.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as reason:
-            raise IntegrityError(f"{path} cannot be read: {reason.strerror or reason}. Export again.") from reason
-        return OnnxSession(_open(data, str(path), threads=threads, options=options or {}), str(path))
+        return OnnxSession(_open(_read_whole(path), str(path), threads=threads, options=options or {}), str(path))
 
     def replay_layers(
         self, artifact: Artifact, contract: QuantizationContract, recorded: Mapping[str, Array], *, threads: int = 1
@@ -109,11 +105,7 @@ class OnnxRuntime:
         """
         from edgekit.runtimes.onnxruntime_replay import cut
 
-        try:
-            data = artifact.path.read_bytes()
-        except OSError as reason:
-            raise IntegrityError(f"{artifact.path} cannot be read: {reason.strerror or reason}. Export again.") from reason
-        layers = cut(data, artifact.contract_report, contract, recorded)
+        layers = cut(_read_whole(artifact.path), artifact.contract_report, contract, recorded)
         session = _open(layers.model, f"{artifact.path} (cut into layers)", threads=threads, options={})
         return layers.run(session, recorded)
 
@@ -136,20 +128,37 @@ class OnnxRuntime:
     def _read(self, path: Path) -> onnx.ModelProto:
         from edgekit.runtimes.onnxruntime_trace import read_model
 
-        try:
-            data = path.read_bytes()
-        except OSError as reason:
-            raise IntegrityError(f"{path} cannot be read: {reason.strerror or reason}. Export again.") from reason
-        return read_model(data, str(path))
+        return read_model(_read_whole(path), str(path))
 
     def read_file(self, path: Path, inputs: Mapping[str, Array]) -> StoredFile:
         """What a ``.onnx`` file holds and which kernels run for it; see :mod:`edgekit.runtimes.onnxruntime_stored`."""
         from edgekit.runtimes.onnxruntime_stored import read_file
 
-        return read_file(path.read_bytes(), str(path), inputs)
+        return read_file(_read_whole(path), str(path), inputs)
 
 
 RUNTIME = OnnxRuntime()
+
+
+def _read_whole(path: Path) -> bytes:
+    """The model's bytes, read once; with its weights, where an export put them into a file beside it.
+
+    Raises:
+        IntegrityError: A file is missing, or the model names one outside its folder.
+    """
+    try:
+        data = path.read_bytes()
+        if not path.with_name(f"{path.name}.data").is_file():
+            return data
+        import onnx
+
+        model = onnx.load_model_from_string(data)
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except Exception as reason:  # ONNX has errors of its own for damaged files and for names that lead elsewhere
+        words = getattr(reason, "strerror", None) or " ".join(str(reason).split())
+        raise IntegrityError(f"{path} cannot be read: {words}. Export again.") from reason
+    whole: bytes = model.SerializeToString()
+    return whole
 
 
 def _open(data: bytes, source: str, *, threads: int, options: Mapping[str, Any]) -> Any:
