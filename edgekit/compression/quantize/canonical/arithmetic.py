@@ -33,6 +33,7 @@ __all__ = ["fold_constants", "fold_into_layers", "spell_out_arithmetic"]
 aten = torch.ops.aten
 
 _MOST_FOLDED = 2**20  # values; what is larger (a mask for every pair of long sequences, say) stays a recipe of few bytes
+_OF_A_SHAPE = {f"aten.{name}.default" for name in ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")}
 _RANDOM = ("rand", "bernoulli", "dropout", "multinomial", "normal", "empty")
 _OPERANDS = {
     "aten.add.Tensor", "aten.sub.Tensor", "aten.mul.Tensor", "aten.div.Tensor", "aten.add.Scalar", "aten.sub.Scalar",
@@ -53,7 +54,8 @@ def fold_constants(module: GraphModule) -> None:
     for node in list(module.graph.nodes):
         if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor) or not _is_pure(node):
             continue
-        held = {source: constant(module, source) for source in node.all_input_nodes}
+        is_shaped = str(node.target) in _OF_A_SHAPE
+        held = {source: _shaped(source) if is_shaped else constant(module, source) for source in node.all_input_nodes}
         if any(value is None for value in held.values()):
             continue
         read = max((value.numel() for value in held.values() if value is not None), default=0)
@@ -65,6 +67,14 @@ def fold_constants(module: GraphModule) -> None:
         made = put_constant(module, f"{node.name}_constant", result, before=node)
         made.meta = {**node.meta, "val": made.meta["val"].to("meta")}
         substitute(module, node, made)
+
+
+def _shaped(node: Node) -> torch.Tensor | None:
+    """A tensor of a node's shape and type, for an operator that reads nothing else of it; None where a size is open."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or not all(isinstance(size, int) for size in value.shape):
+        return None
+    return torch.zeros(value.shape, dtype=value.dtype)
 
 
 def _is_pure(node: Node) -> bool:

@@ -1,9 +1,9 @@
 """Captured program -> canonical float graph: one form for each thing the quantizer must recognise.
 
-In order: drop what does nothing at inference; make in-place operators functional; compute what is constant; write data
-movement, projections, attention and arithmetic in one way each (:mod:`movement`, :mod:`chains`, :mod:`projections`,
-:mod:`attention`, :mod:`arithmetic`); fold batch normalisation into the convolution or linear layer before it, and turn
-one that stands alone into a depthwise 1x1 convolution (an integer kernel everywhere). The result
+In order: compute both branches of ``torch.cond``; drop what does nothing at inference; make in-place operators functional;
+compute what is constant; write data movement, projections, attention and arithmetic in one way each (:mod:`movement`,
+:mod:`chains`, :mod:`projections`, :mod:`attention`, :mod:`arithmetic`); fold batch normalisation into the convolution or linear
+layer before it, and turn one that stands alone into a depthwise 1x1 convolution (an integer kernel everywhere). The result
 computes the same function; :func:`canonicalize` checks it.
 """
 
@@ -16,6 +16,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from edgekit.compression.quantize.canonical.arithmetic import fold_constants, fold_into_layers, spell_out_arithmetic
 from edgekit.compression.quantize.canonical.attention import spell_out_attention
+from edgekit.compression.quantize.canonical.branches import take_both_branches
 from edgekit.compression.quantize.canonical.chains import shorten_chains
 from edgekit.compression.quantize.canonical.movement import spell_out_movement
 from edgekit.compression.quantize.canonical.projections import unpack_projections
@@ -42,6 +43,7 @@ _IDENTITIES = {
 }  # fmt: skip
 _CHECKS = {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default", "aten.sym_constrain_range_for_size.default"}
 _CONVOLUTIONS = {"aten.conv1d.default": 0, "aten.conv2d.default": 0, "aten.conv3d.default": 0, "aten.linear.default": 0}
+_PLACES = {"aten.slice.Tensor": aten.slice_scatter.default, "aten.select.int": aten.select_scatter.default}
 _TRANSPOSED = {"aten.conv_transpose1d.default", "aten.conv_transpose2d.input"}
 _LONE_NORM = {3: aten.conv1d.default, 4: aten.conv2d.default, 5: aten.conv3d.default}
 
@@ -56,7 +58,9 @@ def canonicalize(program: ExportedProgram, arguments: Sequence[torch.Tensor]) ->
     Raises:
         ContractError: The rewritten graph computes something else (a mutation through a view, say).
     """
-    module: GraphModule = copy_used(program.module(check_guards=False))
+    whole: Any = program.module(check_guards=False)
+    take_both_branches(whole)
+    module: GraphModule = copy_used(whole)
     _remove_checks(module)
     _make_functional(module)
     _remove_identities(module)
@@ -99,7 +103,7 @@ def _remove_checks(module: GraphModule) -> None:
 
 
 def _make_functional(module: GraphModule) -> None:
-    """Replace ``relu_(x)`` by ``relu(x)`` and let everything later that read ``x`` read the result."""
+    """Replace ``relu_(x)`` by ``relu(x)``; everything later that read ``x``, or what ``x`` is a part of, reads the result."""
     nodes = list(module.graph.nodes)
     for position, node in enumerate(nodes):
         packet = getattr(node.target, "overloadpacket", None)
@@ -110,7 +114,29 @@ def _make_functional(module: GraphModule) -> None:
         if functional is None:
             continue
         node.target = functional
-        node.args[0].replace_all_uses_with(node, delete_user_cb=set(nodes[position + 1 :]).__contains__)
+        later = set(nodes[position + 1 :])
+        node.args[0].replace_all_uses_with(node, delete_user_cb=later.__contains__)
+        _write_back(module, node.args[0], node, later)
+    for node in list(module.graph.nodes):
+        if str(node.target) == "aten.copy.default" and _is_alike(node, node.args[1]):
+            node.replace_all_uses_with(node.args[1])
+            module.graph.erase_node(node)
+
+
+def _write_back(module: GraphModule, view: Node, value: Node, later: set[Node]) -> None:
+    """``x[a:b]`` was edited in place: let everything later that read ``x`` read ``x`` with the new values at that place."""
+    while str(view.target) in _PLACES:
+        base: Any = view.args[0]
+        with module.graph.inserting_after(value):
+            made = module.graph.call_function(_PLACES[str(view.target)], (base, value, *view.args[1:]))
+        made.meta = {**value.meta, "val": base.meta.get("val")}
+        base.replace_all_uses_with(made, delete_user_cb=later.__contains__)
+        view, value = base, made
+
+
+def _is_alike(node: Node, other: Any) -> bool:
+    one, two = node.meta.get("val"), other.meta.get("val") if isinstance(other, Node) else None
+    return isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor) and (one.shape, one.dtype) == (two.shape, two.dtype)
 
 
 def _remove_identities(module: GraphModule) -> None:
