@@ -50,8 +50,13 @@ _MOVES = {
 
 
 def fold_constants(module: GraphModule) -> None:
-    """Compute what depends on constants alone: positions, masks, normed weights. Integers stay integers."""
+    """Compute what depends on constants alone: positions, masks, normed weights. Integers stay integers.
+
+    What is multiplied by zeros (the first state of a recurrent layer) is zero, and zeros that are added are left out.
+    """
     for node in list(module.graph.nodes):
+        if _drop_zeros(module, node):
+            continue
         if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor) or not _is_pure(node):
             continue
         is_shaped = str(node.target) in _OF_A_SHAPE
@@ -67,6 +72,26 @@ def fold_constants(module: GraphModule) -> None:
         made = put_constant(module, f"{node.name}_constant", result, before=node)
         made.meta = {**node.meta, "val": made.meta["val"].to("meta")}
         substitute(module, node, made)
+
+
+def _drop_zeros(module: GraphModule, node: Node) -> bool:
+    """``x * 0`` becomes zeros, ``x + 0`` becomes ``x``; whether the node is gone."""
+    name = str(node.target)
+    if name not in {"aten.mul.Tensor", "aten.add.Tensor"} or len(node.args) != 2 or node.kwargs or not _is_float(node):
+        return False
+    for operand, other in (node.args, node.args[::-1]):
+        held = constant(module, operand)
+        if held is None or held.numel() < 2 or bool(held.count_nonzero()):
+            continue
+        if name == "aten.mul.Tensor" and node.meta["val"].numel() <= _MOST_FOLDED and _shaped(node) is not None:
+            made = put_constant(module, f"{node.name}_zeros", torch.zeros(node.meta["val"].shape), before=node)
+            made.meta = {**node.meta, "val": made.meta["val"].to("meta")}
+            substitute(module, node, made)
+            return True
+        if name == "aten.add.Tensor" and _is_float(other) and shape_of(other) == shape_of(node):
+            substitute(module, node, other)  # type: ignore[arg-type]
+            return True
+    return False
 
 
 def _shaped(node: Node) -> torch.Tensor | None:
