@@ -125,9 +125,7 @@ class StoredGraph:
         """Tensor indices of inputs and outputs by name: the signature's, or the tensors' own."""
         signatures = self._file.signatureDefs or ()
         if len(signatures) == 1:
-            sides = (signatures[0].inputs, signatures[0].outputs)
-            found = [{bytes(pair.name).decode(): int(pair.tensorIndex) for pair in side} for side in sides]
-            return found[0], found[1]
+            return _named(signatures[0].inputs), _named(signatures[0].outputs)
         inputs, outputs = ([int(index) for index in side] for side in (self._graph.inputs, self._graph.outputs))
         return {self.names[index]: index for index in inputs}, {self.names[index]: index for index in outputs}
 
@@ -162,6 +160,11 @@ class StoredGraph:
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(self._file.Pack(builder), file_identifier=_IDENTIFIER)
         return bytes(builder.Output())
+
+
+def _named(pairs: Any) -> dict[str, int]:
+    """Tensor indices of one side of a signature by name."""
+    return {bytes(pair.name).decode(): int(pair.tensorIndex) for pair in pairs or ()}
 
 
 def _value(interpreter: Any, index: int) -> Array | None:

@@ -13,10 +13,10 @@ from edgekit import registry
 from edgekit.core.artifact import Artifact
 from edgekit.core.bisection import BisectedLayer, Bisection, Divergence
 from edgekit.core.compressed import Compressed
-from edgekit.core.errors import IntegrityError
+from edgekit.core.errors import IntegrityError, UsageError
 from edgekit.core.files import sha256
 from edgekit.core.provenance import Kernels, Provenance, TensorMatch, TracedFile, Tracer
-from edgekit.core.tensors import quantize
+from edgekit.core.tensors import to_stored
 from edgekit.device_tests.bisection.matching import Candidate, Tensors, arranged
 from edgekit.device_tests.bisection.program import Execution, module_path, operator_of, source_line
 from edgekit.device_tests.bisection.search import Found, Suspect, find_faults
@@ -89,8 +89,14 @@ def examine(
         known: The same comparison of the exported file, where another file is examined: it says which tensor is which node.
 
     Raises:
+        UsageError: The file takes raw values.
         IntegrityError: The file is of another model, or cannot be read.
     """
+    if artifact.baked:
+        raise UsageError(
+            f"{artifact.label} prepares its input itself (--preprocessing bake), so the program's golden inputs are not its own."
+            " Export without that, and bisect the result."
+        )
     if artifact.is_baseline:
         compressed = compressed.as_float()
     tracer: Any = registry.runtime(runtime)
@@ -144,20 +150,15 @@ def _trace(tracer: Tracer, path: Path, artifact: Artifact, inputs: Mapping[str, 
                 f" {_described(expected)}."
             )
     session.close()
-    return tracer.trace(path, {spec.name: _as_fed(inputs[spec.name], spec) for spec in artifact.inputs}, kernels=kernels)
+    fed = {
+        spec.name: np.stack([to_stored(values, spec).astype(spec.dtype) for values in inputs[spec.name]])
+        for spec in artifact.inputs
+    }
+    return tracer.trace(path, fed, kernels=kernels)
 
 
 def _described(specs: Any) -> str:
     return ", ".join(f"'{spec.name}' {spec.dtype} {list(spec.shape)}" for spec in specs)
-
-
-def _as_fed(values: Array, spec: Any) -> Array:
-    if spec.scale is not None and values.dtype.kind == "f":
-        ends = np.iinfo(spec.dtype)
-        return quantize(
-            values, scale=spec.scale, zero_point=spec.zero_point, minimum=int(ends.min), maximum=int(ends.max), dtype=spec.dtype
-        )
-    return values.astype(spec.dtype)
 
 
 def _edges(

@@ -32,6 +32,7 @@ __all__ = ["Placed", "Tolerance", "Walk", "grid_of", "real_values"]
 
 _STEPS = 1.001
 """Steps of the grid two roundings of one number may be apart; a little more for the float32 arithmetic around it."""
+_HALF_STEP = 0.51
 _SCALES = 1e-6
 _SAME_INTEGERS = {128, 32768}
 """Zero points that unsigned grids are shifted by."""
@@ -125,7 +126,7 @@ class Walk:
             self.placed = {node: placed for node, placed in before.placed.items() if node in kept}
             self.alone = {node: values for node, values in before.alone.items() if node in kept}
             self._taken = {placed.candidate.tensor for placed in self.placed.values()}
-        self.values = execution.run(self._replace, kept=kept)
+        self.values: dict[Node, Values] = execution.run(self._replace, kept=kept)
         self.placed = {node: self.placed[node] for node in execution.calls if node in self.placed}
 
     @property
@@ -172,7 +173,7 @@ class Walk:
                 return Placed(candidate, values, tolerance, by, regridded=self._regridded(node, given.tensor))
         if not values.size or float(values.max()) - float(values.min()) <= 2 * tolerance:
             return None  # nearly constant: too many tensors could be meant
-        found = self._tensors.equal(values, tolerance)
+        found = [one for one in self._tensors.equal(values, tolerance) if self._is_near(node, one, tolerance)]
         if not found:
             return None
         best = min(
@@ -180,6 +181,11 @@ class Walk:
         )
         twins = tuple(other.tensor for other in found if other.tensor != best.tensor)
         return Placed(best, values, tolerance, "value", twins=twins, regridded=self._regridded(node, best.tensor))
+
+    def _is_near(self, node: Node, candidate: Candidate, tolerance: float) -> bool:
+        """Real numbers before they are rounded are half a step from a quantize node's value, not a whole one."""
+        on_grid = candidate.tensor in self._tensors.file.grids
+        return grid_of(node) is None or on_grid or candidate.error <= _HALF_STEP * tolerance
 
     def _regridded(self, node: Node, tensor: str) -> str:
         """The file's grid where a quantize node's tensor has another one than the program's."""
