@@ -33,8 +33,13 @@ _SCALED = {"aten.add.Tensor": 1, "aten.sub.Tensor": 1, "aten.rsub.Scalar": 0, "a
 """Operators with a keyword ``alpha``, and the argument it multiplies."""
 
 _WINDOWS = {"aten.max_pool1d.default": 2, "aten.max_pool2d.default": 2, "aten.max_pool3d.default": 2}
-_DECOMPOSED = {"aten.rms_norm.default", "aten.cosine_similarity.default", "aten.hardshrink.default"}
+_DECOMPOSED = {
+    "aten.rms_norm.default", "aten.cosine_similarity.default", "aten.hardshrink.default", "aten.nan_to_num.default",
+}  # fmt: skip
 """Known to coremltools, but only in forms ``torch.export`` does not write."""
+_POSITIONS = {"aten.slice.Tensor", "aten.slice_scatter.default", "aten.narrow.default"}
+"""Their integers are positions, cut off at the length of the axis."""
+_LIMITS = {2**63 - 1, -(2**63), 2**63 - 2, -(2**63) + 1}
 _RECURRENT = {"aten.lstm.input", "aten.rnn_tanh.input", "aten.rnn_relu.input"}
 
 
@@ -63,6 +68,7 @@ def lower(program: ExportedProgram) -> tuple[ExportedProgram, tuple[RewriteRecor
             done = (*done, *more)
     _write_out(program.graph_module)
     _take_integers(program)
+    _refuse_wide_integers(program)
     _refuse(_unknown(program))
     return program, (*done, *used(_calls(program)))
 
@@ -94,6 +100,35 @@ def _kind(node: Node) -> str:
     """The operator's name as coremltools looks it up."""
     target: Any = node.target
     return str(target.name()) if hasattr(target, "overloadpacket") else str(getattr(target, "__name__", target))
+
+
+def _refuse_wide_integers(program: ExportedProgram) -> None:
+    """Core ML computes with 32 bits, and coremltools cuts longer integers off without a word.
+
+    The very largest and smallest stand for "no limit" wherever they occur, and are left alone.
+    """
+    for node in _calls(program):
+        wide = [value for value in node.args if _is_wide(value)] if str(node.target) not in _POSITIONS else []
+        if wide:
+            raise ConversionError(
+                f"'{node.target}' in layer '{layer_of(node)}' computes with {wide[0]}, which does not fit the 32 bits that"
+                " integers have in Core ML. Compute with smaller integers or floats, or export to other targets only (--target)."
+            )
+    for name, value in {**program.state_dict, **program.constants}.items():
+        if str(getattr(value, "dtype", "")) == "torch.int64" and any(_is_wide(int(number)) for number in _extremes(value)):
+            raise ConversionError(
+                f"The constant '{name}' holds integers that do not fit the 32 bits that integers have in Core ML. Use smaller"
+                " integers or floats, or export to other targets only (--target)."
+            )
+
+
+def _extremes(value: Any) -> list[Any]:
+    """The smallest and the largest number of a tensor."""
+    return [value.min(), value.max()] if value.numel() else []
+
+
+def _is_wide(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value not in _LIMITS and not -(2**31) <= value < 2**31
 
 
 def _refuse(nodes: list[Node]) -> None:

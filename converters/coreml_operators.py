@@ -79,9 +79,7 @@ _SCATTER_MODES = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
 def _scatter_reduce(context: Any, node: Any) -> None:
     data, axis, indices, updates, reduce = arguments(context, node)[:5]
     mode = _SCATTER_MODES[str(getattr(reduce, "val", reduce))]
-    context.add(
-        builder().scatter_along_axis(data=data, indices=indices, updates=updates, axis=axis, mode=mode, name=node.name)
-    )
+    context.add(builder().scatter_along_axis(data=data, indices=indices, updates=updates, axis=axis, mode=mode, name=node.name))
 
 
 FUNCTIONS = (
@@ -91,21 +89,18 @@ FUNCTIONS = (
     OperatorFunction(
         name="scatter-reduce-along-axis",
         operators=("aten.scatter_reduce.two",),
-       
         convert=_scatter_reduce,
         because="coremltools 9 has no function for scatter_reduce",
     ),
     OperatorFunction(
         name="lstm-kept-whole",
         operators=("aten.lstm.input",),
-       
         convert=coreml_recurrent.lstm,
         because="coremltools 9 takes LSTM layers from traced programs only",
     ),
     OperatorFunction(
         name="rnn-kept-whole",
         operators=("aten.rnn_tanh.input", "aten.rnn_relu.input"),
-       
         convert=coreml_recurrent.rnn,
         because="coremltools 9 takes recurrent layers from traced programs only",
     ),

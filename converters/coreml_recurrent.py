@@ -111,6 +111,7 @@ def _state(mil: Any, states: Any, layer: int, sides: int) -> Any:
     """``[N, sides * H]`` of one layer."""
     first = layer * sides
     parts = [
-        mil.squeeze(x=mil.slice_by_size(x=states, begin=[first + side, 0, 0], size=[1, -1, -1]), axes=[0]) for side in range(sides)
+        mil.squeeze(x=mil.slice_by_size(x=states, begin=[first + side, 0, 0], size=[1, -1, -1]), axes=[0])
+        for side in range(sides)
     ]
     return mil.concat(values=parts, axis=1) if sides > 1 else parts[0]

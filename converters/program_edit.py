@@ -208,7 +208,7 @@ class ProgramEdit:
 
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            traced = make_fx(call, pre_dispatch=True)(*(source.meta["val"] for source in sources))
+            traced = make_fx(call, pre_dispatch=True)(*_alike([source.meta["val"] for source in sources]))
         traced.graph.eliminate_dead_code()
         return traced, sources
 
@@ -255,6 +255,22 @@ class _Position:
 
     def __init__(self, index: int) -> None:
         self.index = index
+
+
+def _alike(values: list[Any]) -> list[Any]:
+    """Stand-ins of tensors in one fake mode: constants that were added may have come with another."""
+    import torch
+
+    modes = [mode for value in values if (mode := getattr(value, "fake_mode", None)) is not None]
+    if all(mode is modes[0] for mode in modes):
+        return values
+    with modes[0]:
+        return [
+            torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
+            if getattr(value, "fake_mode", modes[0]) is not modes[0]
+            else value
+            for value in values
+        ]
 
 
 def _filled(structure: Any, values: tuple[Any, ...]) -> Any:

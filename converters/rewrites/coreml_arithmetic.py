@@ -83,9 +83,15 @@ REWRITES = (
         operators=("aten.fmod.Scalar", "aten.fmod.Tensor"),
         build=_fmod,
     ),
-    Rewrite(name="erfc-to-erf", targets=("coreml",), because=f"aten.erfc: {_MISSING}", operators=("aten.erfc.default",), build=_erfc),
     Rewrite(
-        name="hypot-to-root", targets=("coreml",), because=f"aten.hypot: {_MISSING}", operators=("aten.hypot.default",), build=_hypot
+        name="erfc-to-erf", targets=("coreml",), because=f"aten.erfc: {_MISSING}", operators=("aten.erfc.default",), build=_erfc
+    ),
+    Rewrite(
+        name="hypot-to-root",
+        targets=("coreml",),
+        because=f"aten.hypot: {_MISSING}",
+        operators=("aten.hypot.default",),
+        build=_hypot,
     ),
     Rewrite(
         name="round-to-decimals",

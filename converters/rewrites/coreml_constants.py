@@ -22,6 +22,8 @@ _LARGEST = 1 << 22
 """Numbers in one constant: larger ones make the file grow by more than an operator or two that compute them."""
 _LARGEST_STEP = 1 << 25
 """The same for what lies between, and is not kept."""
+_SHAPED = ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
+"""What these make depends on the shape of their argument only."""
 _RANDOM = ("rand", "dropout", "bernoulli", "multinomial", "normal")
 
 
@@ -30,7 +32,10 @@ def _compute(edit: ProgramEdit) -> int:
     known: dict[torch.fx.Node, Any] = dict(edit.constants(InputKind.CONSTANT_TENSOR))
     given = set(known)
     for node in edit.graph.nodes:
-        if _is_computable(node, known):
+        if _is_shaped(node):
+            value = node.meta["val"]
+            known[node] = node.target(torch.empty(tuple(value.shape), dtype=value.dtype), *node.args[1:], **node.kwargs)
+        elif _is_computable(node, known):
             values = torch.fx.node.map_arg((node.args, node.kwargs), lambda source: known[source])
             known[node] = node.target(*values[0], **values[1])
     count = 0
@@ -43,6 +48,13 @@ def _compute(edit: ProgramEdit) -> int:
         node.replace_all_uses_with(edit.constant(known[node].contiguous(), name=node.name))
         count += 1
     return count
+
+
+def _is_shaped(node: torch.fx.Node) -> bool:
+    value = node.meta.get("val")
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target._opname not in _SHAPED or len(node.all_input_nodes) != 1:
+        return False
+    return isinstance(value, torch.Tensor) and all(isinstance(size, int) for size in value.shape) and value.numel() <= _LARGEST
 
 
 def _is_computable(node: torch.fx.Node, known: dict[torch.fx.Node, Any]) -> bool:
@@ -58,7 +70,7 @@ REWRITES = (
     Rewrite(
         name="constants-computed",
         targets=("coreml",),
-        because="coremltools 9 lacks many operators and forms of operators that make constants (tril_indices, hann_window, new_zeros)",
+        because="coremltools 9 lacks many operators and forms that make constants (tril_indices, hann_window, new_zeros)",
         edit=_compute,
     ),
 )

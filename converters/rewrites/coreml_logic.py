@@ -59,9 +59,7 @@ def _operators(word: str) -> tuple[str, ...]:
 _NO_BITS = "coremltools 9 has no function for logic written with |, ^ and &"
 
 REWRITES = (
-    Rewrite(
-        name="boolean-or", targets=("coreml",), because=_NO_BITS, operators=_operators("or"), build=_or, applies=_is_boolean
-    ),
+    Rewrite(name="boolean-or", targets=("coreml",), because=_NO_BITS, operators=_operators("or"), build=_or, applies=_is_boolean),
     Rewrite(
         name="boolean-xor", targets=("coreml",), because=_NO_BITS, operators=_operators("xor"), build=_xor, applies=_is_boolean
     ),
@@ -71,7 +69,7 @@ REWRITES = (
     Rewrite(
         name="where-of-equal-shapes",
         targets=("coreml",),
-        because="coremltools 9 refuses where with numbers, mixed types or a condition without axes, or repeats tensors at run time",
+        because="coremltools 9 refuses where with numbers, mixed types or a condition without axes",
         operators=("aten.where.self", "aten.where.Scalar", "aten.where.ScalarSelf", "aten.where.ScalarOther"),
         build=_where,
         applies=_is_uneven,

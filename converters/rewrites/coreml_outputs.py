@@ -20,7 +20,7 @@ def _separate(edit: ProgramEdit) -> int:
     seen: set[torch.fx.Node] = set()
     count = 0
     for position, node in enumerate(results):
-        if isinstance(node, torch.fx.Node) and (node in seen or node.op == "placeholder"):
+        if isinstance(node, torch.fx.Node) and (node in seen or _source(node).op == "placeholder"):
             with edit.graph.inserting_before(output):
                 copy = edit.graph.call_function(torch.ops.aten.alias.default, (node,))
             copy.meta["val"] = node.meta.get("val")
@@ -29,6 +29,17 @@ def _separate(edit: ProgramEdit) -> int:
         seen.add(node)
     output.args = (tuple(results),)
     return count
+
+
+_COPIES = {"aten.clone.default", "aten.contiguous.default", "aten.detach.default", "aten.dropout.default"}
+"""What coremltools makes no operation of."""
+
+
+def _source(node: torch.fx.Node) -> torch.fx.Node:
+    """What a chain of copies copies."""
+    while str(node.target) in _COPIES and isinstance(node.args[0], torch.fx.Node):
+        node = node.args[0]
+    return node
 
 
 REWRITES = (

@@ -20,8 +20,8 @@ def _std(values: torch.Tensor, dim: _Axes = None, *, correction: float | None = 
 def _std_unbiased(
     values: torch.Tensor,
     dim: _Axes | bool = None,
-    unbiased: bool = True,  # noqa: FBT001, FBT002  torch's own signature
-    keepdim: bool = False,  # noqa: FBT001, FBT002
+    unbiased: bool = True,
+    keepdim: bool = False,
 ) -> torch.Tensor:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -31,8 +31,8 @@ def _std_unbiased(
 def _variance_unbiased(
     values: torch.Tensor,
     dim: _Axes | bool = None,
-    unbiased: bool = True,  # noqa: FBT001, FBT002  torch's own signature
-    keepdim: bool = False,  # noqa: FBT001, FBT002
+    unbiased: bool = True,
+    keepdim: bool = False,
 ) -> torch.Tensor:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -47,7 +47,9 @@ def _variance(values: torch.Tensor, dim: _Axes = None, *, correction: float | No
         count *= int(values.shape[axis])
     deviation = values - values.mean(axes, keepdim=True)
     wanted = 1.0 if correction is None else float(correction)
-    return (deviation * deviation).mean(axes, keepdim=keepdim) * (count / max(count - wanted, 0.0) if count > wanted else float("nan"))
+    return (deviation * deviation).mean(axes, keepdim=keepdim) * (
+        count / max(count - wanted, 0.0) if count > wanted else float("nan")
+    )
 
 
 def _variance_and_mean(
@@ -62,14 +64,14 @@ def _axes(values: torch.Tensor, dim: _Axes) -> list[int]:
     return [dim] if isinstance(dim, int) else list(dim)
 
 
-def _argmax_flat(values: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> torch.Tensor:  # noqa: FBT001, FBT002
+def _argmax_flat(values: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> torch.Tensor:
     """Position in the flat tensor."""
     del dim
     found = values.reshape(-1).argmax(0)
     return found.reshape((1,) * values.dim()) if keepdim else found
 
 
-def _argmin_flat(values: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> torch.Tensor:  # noqa: FBT001, FBT002
+def _argmin_flat(values: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> torch.Tensor:
     del dim
     found = values.reshape(-1).argmin(0)
     return found.reshape((1,) * values.dim()) if keepdim else found
@@ -79,7 +81,7 @@ def _is_over_everything(node: torch.fx.Node) -> bool:
     return (len(node.args) < len("xd") or node.args[1] is None) and node.kwargs.get("dim") is None
 
 
-def _product(values: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor:  # noqa: FBT001, FBT002
+def _product(values: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor:
     parts = list(values.unbind(dim))
     while len(parts) > 1:
         parts = [a * b for a, b in zip(parts[::2], parts[1::2], strict=False)] + parts[len(parts) // 2 * 2 :]
@@ -99,25 +101,12 @@ def _only_values_are_read(node: torch.fx.Node) -> bool:
     return all(user.args[1] == 0 for user in node.users)
 
 
-def _median(values: torch.Tensor, dim: int = -1, keepdim: bool = False) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: FBT001, FBT002
+def _median(values: torch.Tensor, dim: int = -1, keepdim: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """The lower of the two in the middle, as torch takes it."""
     ordered, places = torch.sort(values, dim)
     middle = (int(values.shape[dim]) - 1) // 2
     found = ordered.narrow(dim, middle, 1), places.narrow(dim, middle, 1)
     return found if keepdim else (found[0].squeeze(dim), found[1].squeeze(dim))
-
-
-def _distances(first: torch.Tensor, second: torch.Tensor, p: float = 2.0, mode: int | None = None) -> torch.Tensor:
-    """``[.., P, M]`` and ``[.., R, M]`` to ``[.., P, R]``."""
-    del mode
-    apart = (first.unsqueeze(-2) - second.unsqueeze(-3)).abs()
-    if p == 1:
-        return apart.sum(-1)
-    return torch.sqrt((apart * apart).sum(-1))
-
-
-def _has_simple_norm(node: torch.fx.Node) -> bool:
-    return len(node.args) < len("abp") or node.args[2] in {1.0, 2.0}
 
 
 _MISSING = "coremltools 9 has no function for it"
@@ -190,14 +179,10 @@ REWRITES = (
         applies=_only_values_are_read,
     ),
     Rewrite(
-        name="median-to-sort", targets=("coreml",), because=f"aten.median.dim: {_MISSING}", operators=("aten.median.dim",), build=_median
-    ),
-    Rewrite(
-        name="distances-to-differences",
+        name="median-to-sort",
         targets=("coreml",),
-        because=f"aten.cdist: {_MISSING}",
-        operators=("aten.cdist.default", "aten._cdist_forward.default"),
-        build=_distances,
-        applies=_has_simple_norm,
+        because=f"aten.median.dim: {_MISSING}",
+        operators=("aten.median.dim",),
+        build=_median,
     ),
 )

@@ -54,7 +54,7 @@ def _max_pool_dilated(
     stride: Sequence[int] = (),
     padding: Sequence[int] = (0,),
     dilation: Sequence[int] = (1,),
-    ceil_mode: bool = False,  # noqa: FBT001, FBT002  torch's own signature
+    ceil_mode: bool = False,
 ) -> torch.Tensor:
     """The largest of the values that each place of the window sees."""
     del ceil_mode
@@ -121,13 +121,13 @@ def _normalize_by_statistics(
     bias: torch.Tensor | None,
     mean: torch.Tensor,
     variance: torch.Tensor,
-    use_input_stats: bool,  # noqa: FBT001  torch's own signature
+    use_input_stats: bool,
     momentum: float,
     epsilon: float,
-    cudnn: bool,  # noqa: FBT001
+    cudnn: bool,
 ) -> torch.Tensor:
     del use_input_stats, cudnn
-    return functional.batch_norm(values, mean, variance, weight, bias, False, momentum, epsilon)  # noqa: FBT003
+    return functional.batch_norm(values, mean, variance, weight, bias, False, momentum, epsilon)
 
 
 def _uses_statistics(node: torch.fx.Node) -> bool:
@@ -140,7 +140,7 @@ def _group_norm(
     weight: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     epsilon: float = 1e-5,
-    cudnn: bool = True,  # noqa: FBT001, FBT002  torch's own signature
+    cudnn: bool = True,
 ) -> torch.Tensor:
     """Over a flat view of each group, so that no tensor has more axes than the input."""
     del cudnn
@@ -191,14 +191,14 @@ REWRITES = (
     ),
     Rewrite(
         name="adaptive-average-3d-to-slices",
-        targets=("coreml",),
+        targets=("coreml", "tflite"),
         because="coremltools 9 has no function for adaptive_avg_pool3d",
         operators=("aten.adaptive_avg_pool3d.default", "aten._adaptive_avg_pool3d.default"),
         build=_adaptive_average_3d,
     ),
     Rewrite(
         name="adaptive-max-3d-to-slices",
-        targets=("coreml",),
+        targets=("coreml", "tflite"),
         because="coremltools 9 has no function for adaptive_max_pool3d",
         operators=("aten.adaptive_max_pool3d.default",),
         build=_adaptive_max_3d,

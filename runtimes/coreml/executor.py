@@ -215,6 +215,9 @@ class ProgramCompiler:
             self.add(operation)
         outputs = [spec.name for spec in self._program.outputs]
         for name in outputs:
+            value = self._program.constants.get(name)
+            if name not in self._slots and isinstance(value, np.ndarray):
+                self._initial[self._slot(name)] = torch.from_numpy(np.array(value)).to(torch_dtype(str(value.dtype)))
             if name not in self._slots:
                 raise IntegrityError(f"The program names the output '{name}', which no operation computes.")
         kept = {self._slots[name] for name in outputs} | {slot for slot, value in enumerate(self._initial) if value is not None}

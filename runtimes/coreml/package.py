@@ -93,7 +93,7 @@ def _read_model(model: Any, file: Path) -> Program:
     classifier = read_classifier(model.description, block)
     return Program(
         inputs=_features(model.description.input, variables),
-        outputs=_outputs(model.description.output, variables, classifier),
+        outputs=_outputs(model.description.output, {**_constant_variables(constants), **variables}, classifier),
         operations=operations,
         constants=constants,
         variables=variables,
@@ -102,6 +102,15 @@ def _read_model(model: Any, file: Path) -> Program:
         images=image_inputs(model.description.input),
         classifier=classifier,
     )
+
+
+def _constant_variables(constants: Mapping[str, Value]) -> dict[str, Variable]:
+    """Constants as variables: an output may be one."""
+    return {
+        name: Variable(name, str(value.dtype), tuple(value.shape))
+        for name, value in constants.items()
+        if not isinstance(value, str)
+    }
 
 
 def _outputs(features: Iterable[Any], variables: Mapping[str, Variable], classifier: Classifier | None) -> tuple[TensorSpec, ...]:

@@ -11,6 +11,7 @@ from edgekit.runtimes.coreml.ops.table import Call, Kernel, register
 __all__: list[str] = []
 
 _MODES = {"update": False, "add": True}
+_REDUCTIONS = {"mul": "prod", "max": "amax", "min": "amin"}
 
 
 def _positive(indices: Tensor, size: int) -> Tensor:
@@ -67,17 +68,18 @@ def _coordinates(x: Tensor, indices: Tensor) -> tuple[Tensor, ...]:
     return tuple(_positive(column, x.shape[axis]) for axis, column in enumerate(indices.unbind(-1)))
 
 
-def _accumulates(call: Call) -> bool:
+def _mode(call: Call, axis_only: bool = False) -> str:
     mode = call.text("mode", "add")
-    if mode not in _MODES:
-        raise UnsupportedOpError(f"{call}: mode '{mode}' has no reference kernel; supported: update, add.")
-    return _MODES[mode]
+    known = (*_MODES, *_REDUCTIONS) if axis_only else _MODES
+    if mode not in known:
+        raise UnsupportedOpError(f"{call}: mode '{mode}' has no reference kernel; supported: {', '.join(known)}.")
+    return mode
 
 
 @register("scatter_nd")
 def scatter_nd(call: Call) -> Kernel:
     """A copy of ``data`` with ``updates`` put in, or added, at the coordinates in ``indices``."""
-    accumulate = _accumulates(call)
+    accumulate = _MODES[_mode(call)]
 
     def run(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
         return data.index_put(_coordinates(data, indices), updates, accumulate)
@@ -87,24 +89,28 @@ def scatter_nd(call: Call) -> Kernel:
 
 @register("scatter_along_axis")
 def scatter_along_axis(call: Call) -> Kernel:
-    """A copy of ``data`` with ``updates`` put in, or added, at ``indices`` along ``axis``."""
-    accumulate, axis = _accumulates(call), call.integer("axis", 0)
+    """A copy of ``data`` with ``updates`` put in, or combined with what is there, at ``indices`` along ``axis``."""
+    mode, axis = _mode(call, axis_only=True), call.integer("axis", 0)
 
     def run(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
         where = _positive(indices, data.shape[axis])
-        return data.scatter_add(axis, where, updates) if accumulate else data.scatter(axis, where, updates)
+        if mode == "update":
+            return data.scatter(axis, where, updates)
+        return data.scatter_reduce(axis, where, updates, _REDUCTIONS.get(mode, "sum"))
 
     return Kernel(run, "data", "indices", "updates")
 
 
 @register("scatter")
 def scatter(call: Call) -> Kernel:
-    """A copy of ``data`` with slices along ``axis`` replaced by, or increased by, ``updates``."""
-    accumulate, axis = _accumulates(call), call.integer("axis", 0)
+    """A copy of ``data`` with slices along ``axis`` replaced by, or combined with, ``updates``."""
+    mode, axis = _mode(call, axis_only=True), call.integer("axis", 0)
 
     def run(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-        where = _positive(indices, data.shape[axis])
-        return data.index_add(axis, where, updates) if accumulate else data.index_copy(axis, where, updates)
+        where = _positive(indices, data.shape[axis]).reshape(-1)
+        if mode in _MODES:
+            return data.index_add(axis, where, updates) if _MODES[mode] else data.index_copy(axis, where, updates)
+        return data.index_reduce(axis, where, updates, _REDUCTIONS[mode])
 
     return Kernel(run, "data", "indices", "updates")
 

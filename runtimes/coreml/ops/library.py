@@ -17,11 +17,12 @@ from edgekit.runtimes.coreml.ops import (
     quantization,
     recurrent,
     reduction,
+    sampling,
     shape,
 )
 from edgekit.runtimes.coreml.ops.table import builder, supported
 
 __all__ = [
     "activation", "attention", "builder", "constexpr", "convolution", "creation", "elementwise", "image", "indexing",
-    "linear", "normalization", "pooling", "quantization", "recurrent", "reduction", "shape", "supported",
+    "linear", "normalization", "pooling", "quantization", "recurrent", "reduction", "sampling", "shape", "supported",
 ]  # fmt: skip

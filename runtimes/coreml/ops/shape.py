@@ -117,7 +117,9 @@ def split(call: Call) -> Kernel:
 
 @register("tile")
 def tile(call: Call) -> Kernel:
-    """Repeated ``reps`` times along each axis."""
+    """Repeated ``reps`` times along each axis; the counts may be computed at run time."""
+    if not call.is_constant("reps"):
+        return Kernel(lambda x, reps: x.repeat(reps.tolist()), "x", "reps")
     reps = call.integers("reps")
     return Kernel(lambda x: x.repeat(reps), "x")
 
