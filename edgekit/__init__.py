@@ -36,12 +36,14 @@ if TYPE_CHECKING:
         Sparsify,
         Training,
     )
+    from edgekit.core.source import SourceOptions
     from edgekit.core.sweep import SweepReport
     from edgekit.core.task import Task, load_task
     from edgekit.core.validation import ValidationReport
     from edgekit.device_tests.audit import audit
     from edgekit.golden import selftest
     from edgekit.inspection import diff, inspect
+    from edgekit.intake import load_model, task_from_file
     from edgekit.pareto import sweep
     from edgekit.pipeline import check_calibration, check_exactness, compress, export, sensitivity, validate
 
@@ -73,6 +75,7 @@ _HOMES = {
     "Quantize": "core.recipe",
     "RKD": "compression.distill.relations",
     "Recipe": "core.recipe",
+    "SourceOptions": "core.source",
     "Sparsify": "core.recipe",
     "SweepReport": "report.sweep",  # with its notebook renderer
     "Task": "core.task",
@@ -89,11 +92,13 @@ _HOMES = {
     "export": "pipeline",
     "finish_qat": "compression.quantize.training.session",
     "inspect": "inspection",
+    "load_model": "intake",
     "load_task": "core.task",
     "prepare_qat": "compression.quantize.training.session",
     "selftest": "golden",
     "sensitivity": "pipeline",
     "sweep": "pareto",
+    "task_from_file": "intake",
     "top1": "core.metric",
     "validate": "pipeline",
 }
@@ -124,6 +129,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "Quantize",
     "RKD",
     "Recipe",
+    "SourceOptions",
     "Sparsify",
     "SweepReport",
     "Task",
@@ -141,11 +147,13 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "export",
     "finish_qat",
     "inspect",
+    "load_model",
     "load_task",
     "prepare_qat",
     "selftest",
     "sensitivity",
     "sweep",
+    "task_from_file",
     "top1",
     "validate",
 ]

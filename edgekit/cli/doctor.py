@@ -15,20 +15,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgekit.cli.console import Terminal
+    from edgekit.core.plugins import Framework
 
 __all__ = ["doctor"]
 
-_GROUPS = {"converters": "target", "runtimes": "runtime"}
+_GROUPS = {"sources": "source", "converters": "target", "runtimes": "runtime"}
 _BUNDLES = {"all", "demo", "dev"}
 """Extras that only gather others, and the one for working on edgekit itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-    """A converter or runtime, and whether it works here.
+    """A source, converter or runtime, and whether it works here.
 
     Args:
-        kind: ``"target"`` or ``"runtime"``.
+        kind: ``"source"``, ``"target"`` or ``"runtime"``.
         name: Its name in the registry.
         ready: It works here.
         note: The version that works, or what is in the way.
@@ -73,8 +74,7 @@ def _examine(group: str, name: str) -> Part:
 
     kind = _GROUPS[group]
     try:
-        part = registry.converter(name) if group == "converters" else registry.runtime(name)
-        registry.require(part)
+        registry.require(_part(group, name))
         note = registry.runtime(name).version() if group == "runtimes" else ""
     except MissingExtraError as reason:
         return Part(kind=kind, name=name, ready=False, note=f"not installed: {_pip(reason.extra)}")
@@ -84,6 +84,17 @@ def _examine(group: str, name: str) -> Part:
     if systems and platform.system() not in systems:
         return Part(kind=kind, name=name, ready=False, note=f"works on {', '.join(sorted(systems))} only")
     return Part(kind=kind, name=name, ready=True, note=note)
+
+
+def _part(group: str, name: str) -> Framework:
+    from edgekit import registry
+
+    match group:
+        case "sources":
+            return registry.sources()[name]
+        case "converters":
+            return registry.converter(name)
+    return registry.runtime(name)
 
 
 def _systems_of(runtime: str) -> set[str]:

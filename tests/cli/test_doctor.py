@@ -34,7 +34,8 @@ def part(found: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
 
 def test_every_part_is_there(findings: Callable[[], dict[str, Any]]) -> None:
     found = findings()
-    expected = {("target", name) for name in registry.names("converters")} | {
+    expected = {("source", name) for name in registry.names("sources")}
+    expected |= {("target", name) for name in registry.names("converters")} | {
         ("runtime", name) for name in registry.names("runtimes")
     }
     assert {(part["kind"], part["name"]) for part in found["parts"]} == expected
