@@ -123,7 +123,7 @@ class StoredGraph:
 
     def _edges(self) -> tuple[dict[str, int], dict[str, int]]:
         """Tensor indices of inputs and outputs by name: the signature's, or the tensors' own."""
-        signatures = self._file.signatureDefs or ()
+        signatures: Any = self._file.signatureDefs or ()
         if len(signatures) == 1:
             return _named(signatures[0].inputs), _named(signatures[0].outputs)
         inputs, outputs = ([int(index) for index in side] for side in (self._graph.inputs, self._graph.outputs))
