@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit import registry
 from edgekit.core.compressed import CompressedRecord, read_record
 from edgekit.core.contract import QuantizationContract
+from edgekit.core.feeding import RAW
 from edgekit.core.worker import call
 from edgekit.device_tests.agent import evaluate, evaluate_stacked
 from edgekit.device_tests.arrays import read_arrays, write_arrays
@@ -104,7 +105,7 @@ def compute(folder: str, golden: str, evaluation: str | None, key: str, answer: 
 
     record = CompressedRecord.read_json(Path(folder, "compressed.json"))
     contract = QuantizationContract.read_json(Path(folder, "contract.json"))
-    golden_inputs = read_arrays(Path(golden))
+    golden_inputs = {name: array for name, array in read_arrays(Path(golden)).items() if not name.startswith(RAW)}
     arrays: dict[str, Any] = {"key": np.array(key)}
     for program, file in _PROGRAMS.items():
         session = registry.runtime("torch").load(Path(folder, file), threads=1)

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.core.artifact import Artifact
-from edgekit.core.compressed import load_golden
+from edgekit.core.compressed import Golden, load_golden
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import ProfileError, UsageError, nearest
+from edgekit.core.feeding import RAW
 from edgekit.core.files import explain_disk
 from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.plugins import Progress, Transport, silent
@@ -44,7 +45,7 @@ from edgekit.device_tests.scoring import Evaluation, gather_evaluation, score
 from edgekit.device_tests.workbench import Answered, Timed, Workbench, connect
 
 if TYPE_CHECKING:
-    from edgekit.core.tensors import Arrays
+    from edgekit.core.tensors import Array, Arrays
 
 __all__ = ["layer_errors", "validate_device"]
 
@@ -156,8 +157,8 @@ class _Validation:
         return findings, self._spreads(artifacts, answered, reference)
 
     def _reference(self) -> Reference:
-        golden = self.bench.share("golden", self.golden.inputs)
-        evaluation = self.bench.share("evaluation", self.evaluation.inputs) if self.evaluation else None
+        golden = self.bench.share("golden", _with_raw(self.golden))
+        evaluation = self.bench.share("evaluation", _with_raw(self.evaluation)) if self.evaluation else None
         reference = load_reference(
             self.folder,
             golden=golden,
@@ -230,6 +231,11 @@ class _Validation:
         executors += [(artifact.label, answered[artifact.label].outputs(part)) for artifact in quantized]
         predict = self.task.metric.predict if self.task and self.evaluation else None
         return tuple(spread(first, second, predict=predict) for first, second in itertools.combinations(executors, 2))
+
+
+def _with_raw(data: Golden | Evaluation) -> dict[str, Array]:
+    """Inputs, and the raw pictures they were made of beside them."""
+    return {**data.inputs, **{f"{RAW}{name}": array for name, array in data.raw.items()}}
 
 
 def _grouped(artifacts: Sequence[Artifact]) -> dict[str, list[Artifact]]:

@@ -61,7 +61,7 @@ def bake(compressed: Compressed, *, target: str, options: ExportOptions) -> Comp
         prefix = Prefix(record, framing=_takes_framing(record))
         edit.feed(_node_of(compressed, name), torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)), prefix)
         remaining[name], specs[name] = left, spec
-        inputs[name] = _raw_samples(record, left, inputs[name])
+        inputs[name] = _raw_samples(record, left, inputs[name], compressed.golden.raw.get(name))
     program = edit.finish()
     outputs = answer_samples(program, inputs, [spec.name for spec in compressed.record.outputs])
     described = {**compressed.record.preprocessing, **{name: left.model_dump(mode="json") for name, left in remaining.items()}}
@@ -88,8 +88,10 @@ def _raw_input(compressed: Compressed, record: Preprocessing, *, floats: bool) -
     return left, TensorSpec(name=record.input, shape=(batch, *left.shape), dtype=dtype)
 
 
-def _raw_samples(record: Preprocessing, left: Preprocessing, prepared: Array) -> Array:
-    """Raw golden inputs: what the prepared ones were made of, or synthetic ones where a resize cannot be undone."""
+def _raw_samples(record: Preprocessing, left: Preprocessing, prepared: Array, known: Array | None) -> Array:
+    """Raw golden inputs: what the prepared ones were made of, or synthetic ones where that is not known."""
+    if _takes_framing(record) and known is not None:
+        return np.stack([left.prepare(sample) for sample in known])
     if _takes_framing(record) and isinstance(left, ImagePreprocessing):
         return np.stack([_pictures(left, count=prepared.shape[1], seed=seed) for seed in range(len(prepared))])
     return np.stack([left.prepare(record.recover(sample)[0]) for sample in prepared])

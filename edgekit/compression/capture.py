@@ -6,10 +6,11 @@ See https://docs.pytorch.org/docs/stable/export.html for what can be exported.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -103,7 +104,11 @@ def capture(task: Task, *, recipe: Recipe) -> Compressed:
         float_program=program,
         contract=QuantizationContract(),
         record=record,
-        golden=Golden(inputs=golden, outputs=answer_samples(program, golden, output_names)),
+        golden=Golden(
+            inputs=golden,
+            outputs=answer_samples(program, golden, output_names),
+            raw=_stacked(task.sized_batches("calibration"), example, count=GOLDEN_COUNT),
+        ),
         module=model,
     )
 
@@ -144,13 +149,13 @@ def first_samples(task: Task, example: Mapping[str, Array], *, count: int) -> di
     """
     if task.calibration is None:
         return {name: array[None] for name, array in example.items()}
-    found: dict[str, list[Array]] = {name: [] for name in example}
-    for batch in split_batches(task.calibration_batches(), example):
-        for name, array in batch.items():
-            found[name].append(array)
-        if len(next(iter(found.values()))) >= count:
-            break
-    return {name: np.stack(arrays) for name, arrays in found.items()}
+    return _stacked(task.calibration_batches(), example, count=count)
+
+
+def _stacked(batches: Iterator[Mapping[str, Array]], example: Mapping[str, Array], *, count: int) -> dict[str, Array]:
+    """The first ``count`` program-sized batches by input; empty where there is none."""
+    first = list(itertools.islice(split_batches(batches, example), count))
+    return {name: np.stack([batch[name] for batch in first]) for name in (first[0] if first else ())}
 
 
 def split_batches(batches: Any, example: Mapping[str, Array]) -> Any:

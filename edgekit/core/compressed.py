@@ -38,6 +38,7 @@ RENDERERS: dict[str, Callable[[Compressed], str]] = {}
 """How a notebook shows a compressed program, by MIME type; see :data:`edgekit.core.validation.RENDERERS`."""
 
 
+_PARTS = ("inputs/", "outputs/", "raw/")
 _KEEPING = {"capture", "quantize", "auto"}
 """Kinds of records whose program differs from the captured one in its contract's entries alone."""
 
@@ -95,10 +96,12 @@ class Golden:
     Args:
         inputs: Input name -> ``[S, *shape]``: ``S`` samples, each with the program's full (batched) shape.
         outputs: Output name -> ``[S, *shape]``.
+        raw: Input name -> raw pictures ``[S, N, H, W, C]`` they were made of, where the task's data are raw and of one size.
     """
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
+    raw: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,7 +156,7 @@ class Compressed:
         from edgekit.core.program import answer_samples
 
         outputs = answer_samples(self.float_program, self.golden.inputs, [spec.name for spec in self.record.outputs])
-        golden = Golden(inputs=self.golden.inputs, outputs=outputs)
+        golden = dataclasses.replace(self.golden, outputs=outputs)
         return dataclasses.replace(self, program=self.float_program, contract=QuantizationContract(), golden=golden)
 
     def save(self, folder: Path) -> Compressed:
@@ -174,6 +177,7 @@ class Compressed:
             self.contract.write_json(temporary / "contract.json")
             golden = {f"inputs/{name}": array for name, array in self.golden.inputs.items()}
             golden |= {f"outputs/{name}": array for name, array in self.golden.outputs.items()}
+            golden |= {f"raw/{name}": array for name, array in self.golden.raw.items()}
             np.savez(temporary / "golden.npz", **golden)  # type: ignore[arg-type]  # numpy types **kwds as bool
             programs = {"program.pt2": program_digest(self.program), "float.pt2": program_digest(self.float_program)}
             digests = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
@@ -230,6 +234,5 @@ def load_golden(folder: Path) -> Golden:
     import numpy as np
 
     with np.load(folder / "golden.npz", allow_pickle=False) as stored:
-        inputs = {key.removeprefix("inputs/"): stored[key] for key in stored.files if key.startswith("inputs/")}
-        outputs = {key.removeprefix("outputs/"): stored[key] for key in stored.files if key.startswith("outputs/")}
-    return Golden(inputs=inputs, outputs=outputs)
+        parts = {part: {key.removeprefix(part): stored[key] for key in stored.files if key.startswith(part)} for part in _PARTS}
+    return Golden(inputs=parts["inputs/"], outputs=parts["outputs/"], raw=parts["raw/"])

@@ -23,10 +23,12 @@ class Evaluation:
     Args:
         inputs: Input name -> ``[N, ...]``.
         targets: ``[N, ...]``, or None.
+        raw: Input name -> raw pictures ``[N, H, W, C]``, where the task's data are raw and have one size.
     """
 
     inputs: Mapping[str, Array]
     targets: Array | None
+    raw: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
 
 def gather_evaluation(task: Task | None) -> Evaluation | None:
@@ -41,9 +43,11 @@ def gather_evaluation(task: Task | None) -> Evaluation | None:
         return None
     batches = list(task.evaluation_batches())
     inputs = {name: np.concatenate([batch[name] for batch, _ in batches]) for name in batches[0][0]}
+    sized = list(task.sized_batches("evaluation"))
+    raw = {name: np.concatenate([batch[name] for batch in sized]) for name in (sized[0] if sized else ())}
     labelled = [targets for _, targets in batches if targets is not None]
     if not labelled:
-        return Evaluation(inputs, None)
+        return Evaluation(inputs, None, raw)
     if len(labelled) < len(batches):
         raise DataError(
             f"Task '{task.name}': {len(batches) - len(labelled)} of {len(batches)} evaluation batches have no targets."
@@ -52,7 +56,7 @@ def gather_evaluation(task: Task | None) -> Evaluation | None:
     count = len(next(iter(inputs.values())))
     if len(targets) != count:
         raise DataError(f"Task '{task.name}': the evaluation data holds {count} samples, but {len(targets)} targets.")
-    return Evaluation(inputs, targets)
+    return Evaluation(inputs, targets, raw)
 
 
 def pair_scores(metric: Metric, outputs: Arrays, *, float_outputs: Arrays, targets: Array | None) -> tuple[Array, Array]:

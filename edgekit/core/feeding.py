@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from edgekit.core.raw_data import Preprocessing
     from edgekit.core.tensors import Array, Arrays
 
-__all__ = ["to_file"]
+__all__ = ["RAW", "to_file"]
+
+RAW = "raw/"
+"""Prefix of raw pictures that travel beside prepared inputs, under the input's name."""
 
 
 def to_file(inputs: Arrays, edges: Artifact | CompressedRecord) -> dict[str, Array]:
     """One call's inputs for a file.
 
     Args:
-        inputs: Input name -> values as the program takes them; a name the file does not know is passed on.
+        inputs: Input name -> values as the program takes them; a name the file does not know is passed on. Raw pictures may
+            stand beside them under ``raw/<name>``, for files that resize.
         edges: Says how the file's inputs look, and what it does itself before the program.
 
     Raises:
@@ -34,18 +38,22 @@ def to_file(inputs: Arrays, edges: Artifact | CompressedRecord) -> dict[str, Arr
     specs = {spec.name: spec for spec in edges.inputs}
     found: dict[str, Array] = {}
     for name, values in inputs.items():
+        if name.startswith(RAW):
+            continue
         if name in baked:
-            found[name] = left[name].prepare(_raw(baked[name], values))
+            found[name] = left[name].prepare(_raw(baked[name], values, inputs.get(f"{RAW}{name}")))
         else:
             found[name] = to_stored(values, specs[name]) if name in specs else values
     return found
 
 
-def _raw(record: Preprocessing, prepared: Array) -> Array:
+def _raw(record: Preprocessing, prepared: Array, known: Array | None) -> Array:
     if isinstance(record, ImagePreprocessing) and record.raw_size is not None and record.frames:
+        if known is not None:
+            return known
         raise DataError(
-            f"The file resizes input '{record.input}' itself, so it cannot be fed with data that were resized before. Export"
-            " without raw_size to validate it, or run its self-test, which brings raw pictures."
+            f"The file resizes input '{record.input}' itself, so it cannot be fed with data that were resized before. Give the"
+            " task raw data, with data='raw', or declare no raw_size."
         )
     raw, distance = record.recover(prepared)
     if distance > WHOLE:

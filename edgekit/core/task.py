@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.core.errors import DataError, EdgekitError, TaskError, nearest
 from edgekit.core.metric import Metric, top1
-from edgekit.core.preprocessing import Preprocessing, describe, read_preprocessing
+from edgekit.core.preprocessing import ImagePreprocessing, Preprocessing, describe, read_preprocessing
 from edgekit.core.tensors import FlexibleAxis
 
 if TYPE_CHECKING:
@@ -172,9 +172,33 @@ class Task:
         """
         if self.data == "prepared":
             return self.named_inputs(batch)
-        records, names = read_preprocessing(self.described_preprocessing), self.input_names
-        parts = batch if isinstance(batch, Mapping) else dict(zip(names, batch if isinstance(batch, tuple) else (batch,)))  # noqa: B905  named_inputs counts
+        records, parts = read_preprocessing(self.described_preprocessing), self._parts(batch)
         return self.named_inputs({name: records[name].apply(part) if name in records else part for name, part in parts.items()})
+
+    def sized_batches(self, what: Literal["calibration", "evaluation"]) -> Iterator[dict[str, Array]]:
+        """Raw pictures by input, uint8 ``[N, H, W, C]``, for inputs whose preprocessing says how large they all are.
+
+        Args:
+            what: Which data. There is nothing where the task's data are prepared.
+
+        Raises:
+            DataError: A picture has another size.
+        """
+        data = self.calibration if what == "calibration" else self.evaluation
+        described = read_preprocessing(self.described_preprocessing) if self.data == "raw" and data is not None else {}
+        sized = {name: record for name, record in described.items() if isinstance(record, ImagePreprocessing) and record.raw_size}
+        if data is None or not sized:
+            return
+        for batch in self._loaded(data, what):
+            parts = self._parts(batch[0] if what == "evaluation" else batch)
+            yield {name: record.without_framing().frame(parts[name]) for name, record in sized.items()}
+
+    def _parts(self, batch: Any) -> Mapping[str, Any]:
+        """Raw inputs by name; a list is one input of several pictures."""
+        if isinstance(batch, Mapping):
+            return batch
+        parts = batch if isinstance(batch, tuple) else (batch,)
+        return dict(zip(self.input_names, parts, strict=False))  # named_inputs counts
 
     def named_inputs(self, batch: Any) -> dict[str, Array]:
         """A batch as arrays by input name."""

@@ -17,6 +17,7 @@ from edgekit.converters.preprocessing.baking import bake
 from edgekit.core.artifact import Artifact, ExportOptions
 from edgekit.core.compressed import Compressed
 from edgekit.core.errors import ConversionError, DataError, TaskError
+from edgekit.core.evaluation import gather_evaluation
 from edgekit.core.feeding import to_file
 from edgekit.core.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing, read_preprocessing
 from edgekit.core.program import answer_samples
@@ -57,11 +58,12 @@ class Weigh(nn.Module):
 
 def captured(record: Preprocessing, net: nn.Module | None = None, **fields: Any) -> Compressed:
     torch.manual_seed(0)
+    is_sized = isinstance(record, ImagePreprocessing) and record.raw_size is not None
     task = Task(
         name="net",
         model=net or Weigh(record.shape),
         example_inputs=np.zeros((1, *record.shape), np.float32),
-        calibration=[record.synthetic(3)],
+        calibration=[record.without_framing().synthetic(3) if is_sized else record.synthetic(3)],
         data="raw",
         preprocessing=record,
         **fields,
@@ -125,10 +127,35 @@ def test_prepared_data_are_turned_back_for_files_that_take_raw_values() -> None:
     np.testing.assert_array_equal(to_file({"values": IMAGE.apply(raw)}, artifact_of(baked))["values"], raw)
     with pytest.raises(DataError, match="Give the task raw data, with data='raw'"):
         to_file({"values": IMAGE.apply(raw) + 0.001}, artifact_of(baked))
-    resizing = IMAGE.replace(resize="stretch", raw_size=(9, 9))
-    baked = bake(captured(resizing.replace(raw_size=(6, 8))), target="onnx", options=BAKE)
+
+
+def test_files_that_resize_are_fed_the_task_s_own_raw_pictures() -> None:
+    record = IMAGE.replace(resize="stretch", raw_size=(9, 11))
+    pictures = record.without_framing().synthetic(3)
+    net = Weigh(IMAGE.shape)
+    task = Task(
+        name="net",
+        model=net,
+        example_inputs=np.zeros((1, *IMAGE.shape), np.float32),
+        calibration=[list(pictures)],
+        evaluation=[(pictures[:2], np.zeros(2, np.int64))],
+        data="raw",
+        preprocessing=record,
+    )
+    state = capture(task, recipe=Recipe.parse_text("none"))
+    np.testing.assert_array_equal(state.golden.raw["values"], pictures[:, None])
+    baked = bake(state, target="onnx", options=BAKE)
+    np.testing.assert_array_equal(baked.golden.inputs["values"], pictures[:, None])
+    np.testing.assert_allclose(baked.golden.outputs["output"], state.golden.outputs["output"], atol=0.02)
+    evaluation = gather_evaluation(task)
+    assert evaluation is not None
+    given = {**evaluation.inputs, "raw/values": evaluation.raw["values"]}
+    np.testing.assert_array_equal(to_file(given, artifact_of(baked))["values"], pictures[:2])
+    assert list(to_file(given, artifact_of(captured(IMAGE)))) == ["values"], "files that take prepared inputs get those alone"
     with pytest.raises(DataError, match="resizes input 'values' itself"):
-        to_file({"values": IMAGE.apply(raw)}, artifact_of(baked))
+        to_file(evaluation.inputs, artifact_of(baked))
+    with pytest.raises(DataError, match="a picture is 8 x 11 pixels"):
+        list(dataclasses.replace(task, calibration=[pictures[:, :8]]).sized_batches("calibration"))
 
 
 class Normalising(Weigh):
