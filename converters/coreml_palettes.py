@@ -53,6 +53,10 @@ def palette_of(values: Array, bits: int) -> tuple[Array, Array]:
     Returns:
         Table ``[2**bits]`` in rising order, of the values' type; indices uint8 of the values' shape.
     """
+    known = np.unique(values)
+    if len(known) <= 2**bits:
+        table = np.concatenate([known, np.repeat(known[-1:], 2**bits - len(known))])
+        return table, np.searchsorted(known, values).astype(np.uint8)
     flat = np.sort(values.astype(np.float64).reshape(-1))
     sums = np.concatenate([[0.0], np.cumsum(flat)])
     places = (np.arange(2**bits) + 0.5) / 2**bits * (len(flat) - 1)
@@ -117,7 +121,6 @@ class PaletteWriter:
     def _store(self, table: Array, indices: Array, operation: Any, name: str) -> Any:
         from coremltools.converters.mil import Builder
         from coremltools.converters.mil.mil import types
-        from coremltools.optimize.coreml._utils import pack_elements_into_bits
 
         build: Any = Builder
         place: dict[str, Any] = {"before_op": operation, "name": name}
@@ -125,7 +128,7 @@ class PaletteWriter:
             kind = types.nptype_from_builtin(types.string_to_builtin(f"uint{self.bits}"))
             shaped = table.reshape([1] * indices.ndim + [-1, 1])
             return build.constexpr_lut_to_dense(indices=indices.astype(kind), lut=shaped, **place)
-        packed = pack_elements_into_bits(indices.reshape(-1), self.bits)
+        packed = np.packbits((indices.reshape(-1, 1) >> np.arange(self.bits)) & 1, bitorder="little")
         return build.constexpr_lut_to_dense(indices=packed, lut=table, shape=np.array(indices.shape, np.uint32), **place)
 
 

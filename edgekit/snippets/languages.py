@@ -85,7 +85,11 @@ LANGUAGES = {
                 "tflite": "the pod TensorFlowLiteSwift",
                 "coreml": "iOS {ios} or later",
             },
-            modules={"onnx": ("import OnnxRuntimeBindings",), "tflite": ("import TensorFlowLite",), "coreml": ("import CoreML",)},
+            modules={
+                "onnx": ("import OnnxRuntimeBindings",),
+                "tflite": ("import TensorFlowLite",),
+                "coreml": ("import CoreML", "import CoreVideo"),
+            },
             picture_modules=("import CoreGraphics",),
             picture_file="a CGImage",
         ),

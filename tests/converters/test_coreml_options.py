@@ -13,6 +13,7 @@ from torch import nn
 from edgekit import pipeline
 from edgekit.converters.coreml import CONVERTER
 from edgekit.converters.coreml_palettes import PaletteWriter, check_palettes, palette_of
+from edgekit.converters.coreml_report import load_operations
 from edgekit.core.artifact import Artifact, ExportOptions
 from edgekit.core.compressed import Compressed
 from edgekit.core.errors import ContractError, ConversionError
@@ -80,10 +81,9 @@ def test_few_values_are_kept_exactly() -> None:
 def test_weights_are_stored_as_palettes(floats: Compressed, tmp_path: Path, bits: int, ios: int) -> None:
     artifact = convert(floats, tmp_path / "small", palette_bits=bits, minimum_ios_version=ios)
     plain = convert(floats, tmp_path / "plain")
-    stored = RUNTIME.read_file(artifact.path, {}).constants
-    large = [constant for constant in stored if constant.values.size > 512]
-    assert len(large) == 2
-    assert all(len(np.unique(constant.values)) <= 2**bits for constant in large)
+    stored = [one.materialized_val_inference() for one in load_operations(artifact.path) if "lut_to_dense" in one.op_type]
+    assert sorted(values.shape for values in stored) == [(32, 3, 3, 3), (40, 32)]
+    assert all(len(np.unique(values)) <= 2**bits for values in stored)
     assert any(note.startswith(f"Palettes of {bits} bits for 2 weight(s)") for note in artifact.notes)
     size = [sum(file.stat().st_size for file in one.path.rglob("weight.bin")) for one in (artifact, plain)]
     assert size[0] < size[1]
@@ -103,8 +103,6 @@ def test_a_corrupt_palette_is_refused(floats: Compressed, tmp_path: Path) -> Non
     """As coremltools#2777 left weights: right in number and shape, wrong in value."""
     artifact = convert(floats, tmp_path, palette_bits=4)
     writer = PaletteWriter(4, 17)
-    from edgekit.converters.coreml_report import load_operations
-
     for operation in load_operations(artifact.path):
         if operation.op_type == "constexpr_lut_to_dense":
             writer.sources[operation.name] = operation.materialized_val_inference().copy()

@@ -54,11 +54,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return RunFolder(folder)
 
 
-def made_up(folder: Path, target: str, *, file: str, dtype: str = "float32", **fields: object) -> Artifact:
+def made_up(
+    folder: Path,
+    target: str,
+    *,
+    file: str,
+    dtype: str = "float32",
+    shape: tuple[int, ...] = (1, 3, 12, 10),
+    **fields: object,
+) -> Artifact:
     """An artifact with a self-test but no real model."""
     path = folder / file
     path.write_bytes(b"no model")
-    shape = (1, 3, 12, 10)
     inputs = (TensorSpec.model_validate({"name": "image", "shape": shape, "dtype": dtype}),)
     outputs = (TensorSpec(name="output", shape=(1, 4), dtype="float32"),)
     case = ({"image": np.zeros(shape, dtype)}, {"output": np.zeros((1, 4), np.float32)})

@@ -214,6 +214,19 @@ def test_labels_are_quoted(language: str, tmp_path: Path) -> None:
     assert ('"\\$dog"' if language == "kotlin" else '"$dog"') in code
 
 
+def test_pictures_of_core_ml_are_bytes(tmp_path: Path) -> None:
+    """A package with image inputs: the app gives pixels, the file does the rest."""
+    left = PREPROCESSING.remaining(dtype="uint8")
+    described = {"image": left.model_dump(mode="json")}
+    artifact = made_up(tmp_path, "coreml", file="model.mlpackage", dtype="uint8", shape=(1, 12, 10, 3), preprocessing=described)
+    namespace: dict[str, Any] = {"__name__": "snippet"}
+    exec(compile(render(artifact, "python"), "snippet.py", "exec"), namespace)
+    np.testing.assert_array_equal(namespace["prepare"](picture()), left.apply(picture()))
+    code = render(artifact, "swift")
+    assert errors_of(code, "swift") == []
+    assert "let normalises = false" in code
+
+
 def test_integer_inputs_are_put_on_their_grid(tmp_path: Path) -> None:
     artifact = made_up(
         tmp_path, "onnx", file="model.onnx", dtype="int8", preprocessing={"image": PREPROCESSING.model_dump(mode="json")}
