@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import Node
 
+    from edgekit.core.compressed import Compressed
     from edgekit.core.tensors import Array
 
-__all__ = ["HalfRisk", "describe_risks", "half_risks"]
+__all__ = ["HalfRisk", "describe_risks", "half_notes", "half_risks"]
 
 _LARGEST = 65504.0
 _SMALLEST = 2.0**-24
@@ -108,6 +109,26 @@ def describe_risks(risks: Sequence[HalfRisk]) -> str:
     ]
     more = f" and {len(risks) - _SHOWN} more" if len(risks) > _SHOWN else ""
     return f"Kept in float32, the rest computes in float16: {', '.join(named)}{more}."
+
+
+def _listed(risks: Sequence[HalfRisk]) -> str:
+    named = [
+        f"{risk.layer or 'the model itself'} ({risk.op}: {risk.what} {risk.value:.3g}, {risk.kind})" for risk in risks[:_SHOWN]
+    ]
+    return ", ".join(named) + (f" and {len(risks) - _SHOWN} more" if len(risks) > _SHOWN else "")
+
+
+def half_notes(compressed: Compressed) -> tuple[str, ...]:
+    """What a file with float16 weights does where a delegate also computes in float16; nothing for other files."""
+    if compressed.precision != "fp16":
+        return ()
+    risks = half_risks(compressed.program, compressed.golden.inputs)
+    if not risks:
+        return ("Weights in float16. Delegates that also compute in float16 may: no value of the golden inputs is beyond it.",)
+    return (
+        "Weights in float16, sums in float32 on the processor. Do not let a delegate compute in float16 (on Android"
+        f" setPrecisionLossAllowed(false)): {_listed(risks)}.",
+    )
 
 
 def _is_float(value: Any) -> bool:

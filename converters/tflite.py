@@ -65,6 +65,7 @@ class TFLiteConverter:
             UnsupportedOpError: Names the operator, its layer and what to do.
             ConversionError: LiteRT refused the program, or converted it wrongly.
         """
+        from edgekit.converters.half import half_notes
         from edgekit.converters.tflite_check import check_outputs
         from edgekit.converters.tflite_flatbuffer import Graph
         from edgekit.converters.tflite_report import notes, report
@@ -95,7 +96,7 @@ class TFLiteConverter:
             contract_report=outcomes,
             versions={name: metadata.version(name) for name in ("litert-torch", "litert-converter", "ai-edge-litert")},
             options=options,
-            notes=notes(graph, compressed.contract, outcomes),
+            notes=(*notes(graph, compressed.contract, outcomes), *half_notes(compressed)),
         )
 
 
