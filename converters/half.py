@@ -104,11 +104,7 @@ def describe_risks(risks: Sequence[HalfRisk]) -> str:
     """What is kept in float32 and why, in one sentence."""
     if not risks:
         return "Everything computes in float16: no value of the golden inputs is too large or too small for it."
-    named = [
-        f"{risk.layer or 'the model itself'} ({risk.op}: {risk.what} {risk.value:.3g}, {risk.kind})" for risk in risks[:_SHOWN]
-    ]
-    more = f" and {len(risks) - _SHOWN} more" if len(risks) > _SHOWN else ""
-    return f"Kept in float32, the rest computes in float16: {', '.join(named)}{more}."
+    return f"Kept in float32, the rest computes in float16: {_listed(risks)}."
 
 
 def _listed(risks: Sequence[HalfRisk]) -> str:
