@@ -25,7 +25,7 @@ def _take_both_branches(edit: ProgramEdit) -> int:
     while found := [node for node in _calls(edit, "cond") if _are_plain(edit, node.args[1:3])]:
         for node in found:
             decision, true, false, operands = node.args
-            outcomes = [_inline(edit, node, _body(edit, branch), operands) for branch in (true, false)]  # type: ignore[arg-type]
+            outcomes = [_inline(edit, node, branch, operands) for branch in (true, false)]  # type: ignore[arg-type]
             for place, pair in enumerate(zip(*outcomes, strict=True)):
                 chosen = edit.compute(node, torch.where, decision, *pair)
                 _hand_over(edit, node, place, chosen)
@@ -40,7 +40,7 @@ def _write_out_loops(edit: ProgramEdit) -> int:
     for node in _calls(edit, "while_loop"):
         if not _are_plain(edit, node.args[:2]):
             continue
-        condition, body = (_body(edit, part) for part in node.args[:2])
+        condition, body = node.args[:2]
         carried: list[Any] = list(node.args[2])  # type: ignore[arg-type]
         more: list[Any] = list(node.args[3]) if len(node.args) > 3 else []  # type: ignore[arg-type]
         for _ in range(_MOST_ROUNDS + 1):
@@ -71,18 +71,14 @@ def _body(edit: ProgramEdit, node: Any) -> Graph:
 
 
 def _are_plain(edit: ProgramEdit, parts: Sequence[Any]) -> bool:
-    """Whether branches hold nothing but calls: neither branches of their own nor changes in place."""
-    bodies = [_body(edit, part) for part in parts]
-    return all(
-        node.op != "get_attr" and not node.is_impure()
-        for body in bodies
-        for node in body.nodes
-        if node.op not in {"placeholder", "output"}
-    )
+    """Whether branches only compute, and change nothing in place."""
+    nodes = [node for part in parts for node in _body(edit, part).nodes if node.op not in {"placeholder", "output"}]
+    return not any(node.is_impure() for node in nodes)
 
 
-def _inline(edit: ProgramEdit, at: Node, body: Graph, operands: Sequence[Any]) -> list[Any]:
+def _inline(edit: ProgramEdit, at: Node, part: Any, operands: Sequence[Any]) -> list[Any]:
     """Copy a body in front of a node; its results."""
+    body = _body(edit, part)
     values: dict[Node, Any] = dict(zip((node for node in body.nodes if node.op == "placeholder"), operands, strict=True))
     for node in body.nodes:
         if node.op == "output":
@@ -92,6 +88,8 @@ def _inline(edit: ProgramEdit, at: Node, body: Graph, operands: Sequence[Any]) -
             continue
         with edit.graph.inserting_before(at):
             values[node] = edit.graph.node_copy(node, lambda source: values[source])
+        if node.op == "get_attr":  # the body of a branch within the branch
+            values[node].target = f"{part.target}.{node.target}"
     return []
 
 
@@ -105,7 +103,7 @@ def _hand_over(edit: ProgramEdit, node: Node, place: int, result: Any) -> None:
 
 REWRITES = (
     Rewrite(
-        name="branches-to-where",
+        name="cond-to-where",
         targets=("tflite", "coreml"),
         because="litert-torch 0.10 and coremltools 9 have no torch.cond",
         edit=_take_both_branches,

@@ -21,6 +21,18 @@ def _adaptive_max_pool2d(values: torch.Tensor, size: Sequence[int]) -> tuple[tor
     return pooled, torch.zeros_like(pooled, dtype=torch.int64)
 
 
+def _adaptive_max_pool1d(values: torch.Tensor, size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    parts = [values[..., left:right].amax(-1) for left, right in _windows(int(values.shape[-1]), size[0])]
+    pooled = torch.stack(parts, -1)
+    return pooled, torch.zeros_like(pooled, dtype=torch.int64)
+
+
+def _is_uneven(node: torch.fx.Node) -> bool:
+    """Windows of unequal size: equal ones are an ordinary pool."""
+    before, after = node.args[0].meta["val"].shape[-1], node.meta["val"][0].shape[-1]  # type: ignore[union-attr]
+    return bool(before % after) and _only_values_are_read(node)
+
+
 def _windows(length: int, count: int) -> list[tuple[int, int]]:
     return [(index * length // count, -(-(index + 1) * length // count)) for index in range(count)]
 
@@ -37,5 +49,13 @@ REWRITES = (
         operators=("aten.adaptive_max_pool2d.default",),
         build=_adaptive_max_pool2d,
         applies=_only_values_are_read,
+    ),
+    Rewrite(
+        name="adaptive-max-pool-1d-to-slices",
+        targets=("tflite",),
+        because="litert-torch 0.10 has no adaptive maximum",
+        operators=("aten.adaptive_max_pool1d.default",),
+        build=_adaptive_max_pool1d,
+        applies=_is_uneven,
     ),
 )

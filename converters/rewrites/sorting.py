@@ -36,8 +36,20 @@ def _sort(values: torch.Tensor, dim: int = -1, descending: bool = False) -> tupl
 def _sort_stable(
     values: torch.Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    del stable
-    return _ordered(values, dim, descending=descending)
+    if not stable:
+        return _ordered(values, dim, descending=descending)
+    last = values.movedim(dim, -1)
+    places = _places(_ranks(last, descending=descending), int(last.shape[-1]), largest=False)
+    return last.gather(-1, places).movedim(-1, dim), places.movedim(-1, dim)
+
+
+def _ranks(values: torch.Tensor, *, descending: bool) -> torch.Tensor:
+    """How many values come before each one, equal ones in their order: no two ranks are equal."""
+    places = torch.arange(int(values.shape[-1]))
+    other, own = values[..., None, :], values[..., :, None]
+    before = other > own if descending else other < own
+    earlier = (other == own) & (places[None, :] < places[:, None])
+    return (before | earlier).float().sum(-1)
 
 
 def _argsort(values: torch.Tensor, dim: int = -1, descending: bool = False, **kwargs: Any) -> torch.Tensor:
@@ -46,8 +58,7 @@ def _argsort(values: torch.Tensor, dim: int = -1, descending: bool = False, **kw
 
 
 def _argsort_stable(values: torch.Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -> torch.Tensor:
-    del stable
-    return _ordered(values, dim, descending=descending)[1]
+    return _sort_stable(values, stable=stable, dim=dim, descending=descending)[1]
 
 
 def _msort(values: torch.Tensor) -> torch.Tensor:

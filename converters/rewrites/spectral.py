@@ -163,6 +163,8 @@ def _plus(left: Any, right: Any) -> Any:
 
 
 def _divide(left: Any, right: Any) -> Complex:
+    if isinstance(right, complex):
+        return _product(torch.mul, (left, 1 / right), {})
     if not isinstance(right, Complex):
         return Complex(left.real / right, left.imaginary / right)
     size = right.real.square() + right.imaginary.square()
