@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lab.results import write_results
+from lab.results import RESULTS, write_results
 from numpy.typing import NDArray
 
 from edgekit import registry
@@ -148,11 +149,12 @@ def original_answers(path: Path, model: Model, rows: list[Arrays] | None = None)
 
 
 def error_of(file: Path, runtime: str, rows: list[Arrays], expected: list[Arrays]) -> float:
-    """Largest difference from the original; inputs are matched by position, outputs by name, by shape, then the nearest."""
+    """Largest difference from the original; inputs match by name or position, outputs by name or shape."""
     session = registry.runtime(runtime).load(file)
     answers = []
     for row in rows:
-        given = dict(zip((spec.name for spec in session.inputs), row.values(), strict=True))
+        names = [spec.name for spec in session.inputs]
+        given = row if set(names) <= set(row) else dict(zip(names, row.values(), strict=True))
         typed = {spec.name: given[spec.name].astype(spec.dtype) for spec in session.inputs}
         answers.append(session.run(typed))
     session.close()
@@ -216,18 +218,28 @@ def convert_one(folder: Path, target: str, work: Path, rows: list[Arrays], expec
     return {"largest_error": error, "seconds": time.perf_counter() - start}
 
 
+def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in the order of the models."""
+    names = [model.name for model in MODELS]
+    return sorted(rows, key=lambda row: names.index(row["model"]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="Basic Pitch alone")
-    parser.add_argument("--only", default="", help="models whose name holds this word")
+    parser.add_argument("--only", default="", help="measure models whose name holds these words again, and keep the other rows")
     arguments = parser.parse_args()
+    kept: list[dict[str, Any]] = []
+    if arguments.only:
+        stored = json.loads((RESULTS / "foreign.json").read_text(encoding="utf-8"))["rows"]
+        kept = [row for row in stored if arguments.only not in row["model"]]
     found: list[dict[str, Any]] = []
     chosen = MODELS[:1] if arguments.quick else [model for model in MODELS if arguments.only in model.name]
     for model in chosen:
         with tempfile.TemporaryDirectory() as temporary:
             found += measure(model, Path(temporary))
         settings = {"samples": SAMPLES, "precision": "float32", "silence": "last sample of models of sounds"}
-        path = write_results("foreign", found, settings=settings, packages=PACKAGES, quick=arguments.quick)
+        path = write_results("foreign", in_order(kept + found), settings=settings, packages=PACKAGES, quick=arguments.quick)
     for row in found:
         print(f"{row['model']:40} {row['target']:32} {row.get('largest_error', row.get('refused'))}")
     print(f"written to {path}")

@@ -83,6 +83,15 @@ class OnnxNet(torch.nn.Module):
             if value.constant is not None and id(value) not in self._places:
                 self._places[id(value)] = self._place(f"constants.{value.name}", value.constant)
 
+    def drop_unread_inputs(self) -> list[bool]:
+        """Take only inputs that something reads (all, if nothing reads any); return for each whether it is kept."""
+        read = {id(value) for node in self._nodes for value in node.sources.values()} | {id(value) for value in self._outputs}
+        kept = [id(value) in read for value in self._inputs]
+        if any(kept):
+            self._inputs = [value for value, wanted in zip(self._inputs, kept, strict=True) if wanted]
+            return kept
+        return [True] * len(kept)
+
     def forward(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Outputs of one call."""
         found: dict[int, torch.Tensor] = {id(value): tensor for value, tensor in zip(self._inputs, arguments, strict=True)}

@@ -106,4 +106,9 @@ def build_net(
     made = [value for value in results if isinstance(value, Value)]
     steps = fuse(planner, made)
     net = OnnxNet(steps, inputs=taken, outputs=made)
+    kept = net.drop_unread_inputs()
+    notes += [
+        f"Input '{spec.name}' is read by nothing and was left out." for spec, read in zip(inputs, kept, strict=True) if not read
+    ]
+    inputs = tuple(spec for spec, read in zip(inputs, kept, strict=True) if read)
     return net, inputs, tuple(outputs), [*notes, *planner.notes]
