@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from edgekit.compression.declaration import check_declaration
-from edgekit.compression.flexible import check_recipe, flexible_specs, trace_hints, traceable
+from edgekit.compression.flexible import check_recipe, flexible_specs, open_axes, trace_hints, traceable
 from edgekit.core.compressed import Compressed, CompressedRecord, Golden, StepRecord
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import CaptureError, DataError, TaskError, UnsupportedOpError
@@ -71,7 +71,7 @@ def capture(task: Task, *, recipe: Recipe) -> Compressed:
     example = task.named_inputs(task.example_inputs)
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in example.values())
     output_names = _output_names(_call(model, task, arguments), task.name)
-    axes = task.flexible_axes()
+    axes = open_axes(task)
     module = _positional(model, task, wrap=output_names[0] == "{}")
     program = _export(module, arguments, task, axes=[axes.get(name, ()) for name in example])
     output_names = [name for name in output_names if name != "{}"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekit.core.errors import CaptureError, RecipeError
+from edgekit.core.errors import CaptureError, RecipeError, TaskError, nearest
 from edgekit.core.tensors import FlexibleAxis, TensorSpec
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgekit.core.recipe import Recipe
     from edgekit.core.task import Task
 
-__all__ = ["check_recipe", "flexible_specs", "trace_hints", "traceable"]
+__all__ = ["check_recipe", "flexible_specs", "open_axes", "trace_hints", "traceable"]
 
 _LEAST = 2
 
@@ -37,6 +37,40 @@ def check_recipe(task: Task, recipe: Recipe) -> None:
             f"Recipe '{recipe.name}' needs fixed shapes, but task '{task.name}' leaves axes open: {axes}. Remove shapes=, or use"
             " recipe 'none' and export float files."
         )
+
+
+def open_axes(task: Task) -> dict[str, tuple[FlexibleAxis, ...]]:
+    """What :attr:`Task.shapes` says, by input name, each axis checked.
+
+    Raises:
+        TaskError: An unknown input, an axis it does not have, no sizes, or sizes without that of the example.
+    """
+    examples = task.named_inputs(task.example_inputs)
+    for name in task.shapes:
+        if name not in examples:
+            raise TaskError(
+                f"Task '{task.name}': shapes names '{name}', its inputs are {list(examples)}.{nearest(name, examples)}"
+            )
+    return {
+        name: tuple(
+            _axis(f"Task '{task.name}': shapes['{name}'][{axis}]", examples[name].shape, axis, sizes)
+            for axis, sizes in sorted(axes.items())
+        )
+        for name, axes in task.shapes.items()
+    }
+
+
+def _axis(where: str, shape: tuple[int, ...], axis: int, sizes: Sequence[int]) -> FlexibleAxis:
+    if not 0 <= axis < len(shape):
+        raise TaskError(f"{where}: the example has axes 0 to {len(shape) - 1}.")
+    if not sizes or min(sizes) < 1:
+        raise TaskError(f"{where} is {sizes}; give a range or a list of sizes of 1 and more.")
+    if shape[axis] not in sizes:
+        raise TaskError(
+            f"{where} is {sizes}, without the {shape[axis]} that example_inputs has there. Add it, or change the example."
+        )
+    whole = isinstance(sizes, range) and sizes.step == 1
+    return FlexibleAxis(axis=axis, minimum=min(sizes), maximum=max(sizes), sizes=() if whole else tuple(sorted(sizes)))
 
 
 def traceable(arguments: Sequence[torch.Tensor], axes: Sequence[Sequence[FlexibleAxis]]) -> tuple[torch.Tensor, ...]:

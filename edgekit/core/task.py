@@ -24,10 +24,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgekit.core.errors import DataError, EdgekitError, TaskError, nearest
+from edgekit.core.errors import DataError, EdgekitError, TaskError
 from edgekit.core.metric import Metric, top1
 from edgekit.core.preprocessing import ImagePreprocessing, Preprocessing, describe, read_preprocessing
-from edgekit.core.tensors import FlexibleAxis
 
 if TYPE_CHECKING:
     import torch
@@ -215,36 +214,6 @@ class Task:
                 f"Task '{self.name}': a batch has {len(parts)} inputs, the model takes {len(names)} ({', '.join(names)})."
             )
         return {name: np.asarray(part) for name, part in zip(names, parts, strict=True)}
-
-    def flexible_axes(self) -> dict[str, tuple[FlexibleAxis, ...]]:
-        """What :attr:`shapes` says, by input name, each axis checked.
-
-        Raises:
-            TaskError: An unknown input, an axis it does not have, no sizes, or sizes without that of the example.
-        """
-        examples = self.named_inputs(self.example_inputs)
-        for name in self.shapes:
-            if name not in examples:
-                raise TaskError(
-                    f"Task '{self.name}': shapes names '{name}', its inputs are {list(examples)}.{nearest(name, examples)}"
-                )
-        return {
-            name: tuple(self._flexible_axis(name, examples[name].shape, axis, sizes) for axis, sizes in sorted(axes.items()))
-            for name, axes in self.shapes.items()
-        }
-
-    def _flexible_axis(self, name: str, shape: tuple[int, ...], axis: int, sizes: Sequence[int]) -> FlexibleAxis:
-        where = f"Task '{self.name}': shapes['{name}'][{axis}]"
-        if not 0 <= axis < len(shape):
-            raise TaskError(f"{where}: the example has axes 0 to {len(shape) - 1}.")
-        if not sizes or min(sizes) < 1:
-            raise TaskError(f"{where} is {sizes}; give a range or a list of sizes of 1 and more.")
-        if shape[axis] not in sizes:
-            raise TaskError(
-                f"{where} is {sizes}, without the {shape[axis]} that example_inputs has there. Add it, or change the example."
-            )
-        whole = isinstance(sizes, range) and sizes.step == 1
-        return FlexibleAxis(axis=axis, minimum=min(sizes), maximum=max(sizes), sizes=() if whole else tuple(sorted(sizes)))
 
     def calibration_batches(self) -> Iterator[dict[str, Array]]:
         """Calibration inputs, each batch checked.
