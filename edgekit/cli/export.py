@@ -44,7 +44,7 @@ def _complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplet
 )
 @click.argument("source")
 @option("-t", "--target", "target", multiple=True, required=True, shell_complete=_complete_target,
-        help="Target to convert for: onnx, tflite, coreml. May be repeated.")  # fmt: skip
+        help="onnx, tflite, coreml; for servers torch-export, torchscript, saved-model. May be repeated.")  # fmt: skip
 @export_options
 @option("--float-baseline/--no-float-baseline", default=True, show_default=True,
         help="Also export the float model, to compare with.")  # fmt: skip
