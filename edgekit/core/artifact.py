@@ -80,7 +80,8 @@ class Artifact(Record):
     """A file (or package folder) for one target.
 
     Args:
-        target: ``"onnx"``, ``"tflite"``, ``"coreml"`` or ``"torch"`` (the compressed program itself).
+        target: Name of the converter (``"onnx"``, ``"tflite"``, ``"coreml"``, ``"saved-model"`` ...), or ``"torch"`` (the
+            compressed program itself).
         path: The file or package folder; relative to the record's own folder when stored.
         sha256: Digest of the file, or of the package folder's contents.
         size_bytes: Size of what ships: the file, or all files of the package.
