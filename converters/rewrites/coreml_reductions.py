@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,49 +14,39 @@ __all__ = ["REWRITES"]
 _Axes = Sequence[int] | int | None
 
 
-def _std(values: torch.Tensor, dim: _Axes = None, *, correction: float | None = 1, keepdim: bool = False) -> torch.Tensor:
-    return torch.sqrt(_variance(values, dim, correction=correction, keepdim=keepdim))
-
-
-def _std_unbiased(
+def _std(
     values: torch.Tensor,
     dim: _Axes | bool = None,
     unbiased: bool = True,
     keepdim: bool = False,
+    *,
+    correction: float | None = 1,
 ) -> torch.Tensor:
-    if isinstance(dim, bool):
-        dim, unbiased = None, dim
-    return torch.sqrt(_variance(values, dim, correction=int(unbiased), keepdim=keepdim))
+    return torch.sqrt(_variance(values, dim, unbiased, keepdim, correction=correction))
 
 
-def _variance_unbiased(
+def _variance(
     values: torch.Tensor,
     dim: _Axes | bool = None,
     unbiased: bool = True,
     keepdim: bool = False,
+    *,
+    correction: float | None = 1,
 ) -> torch.Tensor:
+    """Mean of squared deviations, which is what MIL computes well, and the correction as a factor; for all forms torch has."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    return _variance(values, dim, correction=int(unbiased), keepdim=keepdim)
-
-
-def _variance(values: torch.Tensor, dim: _Axes = None, *, correction: float | None = 1, keepdim: bool = False) -> torch.Tensor:
-    """Mean of squared deviations, which is what MIL computes well, and the correction as a factor."""
     axes = _axes(values, dim)
-    count = 1
-    for axis in axes:
-        count *= int(values.shape[axis])
+    count = math.prod(int(values.shape[axis]) for axis in axes)
+    rest = count - ((1.0 if correction is None else float(correction)) if unbiased else 0.0)
     deviation = values - values.mean(axes, keepdim=True)
-    wanted = 1.0 if correction is None else float(correction)
-    return (deviation * deviation).mean(axes, keepdim=keepdim) * (
-        count / max(count - wanted, 0.0) if count > wanted else float("nan")
-    )
+    return (deviation * deviation).mean(axes, keepdim=keepdim) * (count / rest if rest > 0 else math.nan)
 
 
 def _variance_and_mean(
     values: torch.Tensor, dim: _Axes = None, *, correction: float | None = 1, keepdim: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _variance(values, dim, correction=correction, keepdim=keepdim), values.mean(_axes(values, dim), keepdim=keepdim)
+    return _variance(values, dim, keepdim=keepdim, correction=correction), values.mean(_axes(values, dim), keepdim=keepdim)
 
 
 def _axes(values: torch.Tensor, dim: _Axes) -> list[int]:
@@ -116,28 +107,14 @@ REWRITES = (
         name="standard-deviation-to-mean",
         targets=("coreml",),
         because="coremltools 9 overlooks the correction of std() over all axes, without a word",
-        operators=("aten.std.correction",),
+        operators=("aten.std.correction", "aten.std.default", "aten.std.dim"),
         build=_std,
-    ),
-    Rewrite(
-        name="standard-deviation-of-samples-to-mean",
-        targets=("coreml",),
-        because="coremltools 9 overlooks the correction of std() over all axes, without a word",
-        operators=("aten.std.default", "aten.std.dim"),
-        build=_std_unbiased,
-    ),
-    Rewrite(
-        name="variance-of-samples-to-mean",
-        targets=("coreml",),
-        because="coremltools 9 overlooks the correction of var() over all axes, without a word",
-        operators=("aten.var.default", "aten.var.dim"),
-        build=_variance_unbiased,
     ),
     Rewrite(
         name="variance-to-mean",
         targets=("coreml",),
         because="coremltools 9 overlooks the correction of var() over all axes, without a word",
-        operators=("aten.var.correction",),
+        operators=("aten.var.correction", "aten.var.default", "aten.var.dim"),
         build=_variance,
     ),
     Rewrite(
