@@ -189,10 +189,11 @@ def _describe(graph: Graph, compressed: Compressed, options: ExportOptions) -> d
         if value:
             graph.add_metadata(f"edgekit.{name}", json.dumps(value).encode())
     records = read_preprocessing(described)
-    labelled = [spec for spec in outputs if record.labels and spec.shape[-1:] == (len(record.labels),)]
+    is_lines = bool(record.labels) and not any("\n" in label for label in record.labels)
+    labelled = [spec for spec in outputs if is_lines and spec.shape[-1:] == (len(record.labels),)]
     if not records and not labelled:
         return {}
-    count = len(record.labels)
+    count = len(record.labels) if labelled else 0
     content = write_metadata(record.name, inputs=inputs, outputs=outputs, records=records, label_count=count)
     graph.add_metadata(ENTRY, content)
     return {LABELS_FILE: "\n".join(record.labels)} if labelled else {}
