@@ -7,6 +7,7 @@ Weights are called as the file calls them, and every operator is a module called
 from __future__ import annotations
 
 import inspect
+import keyword
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -216,7 +217,7 @@ def _words(names: Sequence[str]) -> list[str]:
     words: list[str] = []
     for name in names:
         word = re.sub(r"\W", "_", name)
-        word = word if word.isidentifier() and not __import__("keyword").iskeyword(word) else f"input_{word}"
+        word = word if word.isidentifier() and not keyword.iskeyword(word) else f"input_{word}"
         words.append(word if word not in words else f"{word}_{len(words)}")
     return words
 
