@@ -82,10 +82,13 @@ def _note(model: onnx.ModelProto, title: str, table: str) -> str:
     with root_logger_kept():  # the tool calls logging.basicConfig when it is imported
         from onnxruntime.tools.mobile_helpers import usability_checker
 
-        if title == "NNAPI":
-            found: Any = usability_checker.check_nnapi_partitions(model, True)
-        else:
-            found = usability_checker.check_coreml_partitions(model, True, table)
+        try:
+            if title == "NNAPI":
+                found: Any = usability_checker.check_nnapi_partitions(model, True)
+            else:
+                found = usability_checker.check_coreml_partitions(model, True, table)
+        except ValueError as reason:  # it gives up where ONNX infers no shape, of the second output of a reduction, say
+            return f"{title} execution provider of ONNX Runtime: its usability checker does not tell ({reason})."
     missing = sorted(name.removeprefix("ai.onnx:") for name in found.unsupported_ops)
     more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
     left = f"; it has no {', '.join(missing[:_SHOWN])}{more}" if missing else ""

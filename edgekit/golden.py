@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit import registry
 from edgekit.core import worker
 from edgekit.core.artifact import Artifact
-from edgekit.core.errors import ConversionError, EdgekitError, UsageError
+from edgekit.core.errors import ConversionError, DataError, EdgekitError, UsageError
 from edgekit.core.files import sha256
 from edgekit.core.parity import Arithmetic, difference_in_words
 from edgekit.core.selftest import (
@@ -170,7 +170,7 @@ def _fit(values: Arrays, spec: TensorSpec) -> Array:
     fitted = to_stored(array, spec)
     if fitted.shape != spec.shape:
         raise ConversionError(f"'{spec.name}' is {list(spec.shape)} in the file and {list(array.shape)} in the program.")
-    return np.ascontiguousarray(fitted).astype(spec.dtype, copy=False)
+    return np.ascontiguousarray(fitted).reshape(fitted.shape).astype(spec.dtype, copy=False)  # it makes a scalar a row
 
 
 def _cases(artifact: Artifact, golden: Golden) -> list[tuple[dict[str, Array], dict[str, Array]]]:
@@ -192,6 +192,10 @@ def _measure(artifact: Artifact, cases: Sequence[Arrays]) -> tuple[str, list[dic
         return "", None, f"No runtime for {artifact.target} was installed where it was made: what its precision allows."
     try:
         answers = _answer(runtime, artifact, cases)
+    except DataError as reason:
+        raise ConversionError(
+            f"'{artifact.path.name}' was converted, but does not take the program's inputs: {reason} Nothing was exported."
+        ) from reason
     except EdgekitError as reason:
         return "", None, f"{runtime.name} could not run it where it was made ({reason}): what its precision allows."
     version = f"{runtime.name} {runtime.version()}"
