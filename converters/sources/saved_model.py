@@ -96,6 +96,7 @@ def _write_onnx(function: Any, file: Path, path: Path) -> None:
             output_names=list(_results(function, returned).values()),
             opset=_OPSET,
             tensors_to_rename=names,
+            custom_op_handlers={"Erfc": (_write_erfc, [])},
             output_path=str(file),
         )
     except Exception as reason:
@@ -103,6 +104,19 @@ def _write_onnx(function: Any, file: Path, path: Path) -> None:
         raise UnsupportedOpError(
             f"{path}: tf2onnx cannot turn this SavedModel into ONNX. {type(reason).__name__}: {first}"
         ) from reason
+
+
+def _write_erfc(graph: Any, node: Any, _name: str, _arguments: list[Any]) -> None:
+    """``erfc(x)``, which TensorFlow's exact GELU is made of and ONNX lacks, as ``1 - erf(x)``."""
+    import numpy as np
+
+    (result,) = node.output
+    (shape,), (dtype,) = node.output_shapes, node.output_dtypes
+    source = node.input[0]
+    graph.remove_node(node.name)
+    one = graph.make_const(f"{node.name}_one", np.array(1.0, np.float32))
+    erf = graph.make_node("Erf", [source], shapes=[shape], dtypes=[dtype])
+    graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=[result], shapes=[shape], dtypes=[dtype])
 
 
 def _inputs(function: Any) -> dict[str, Any]:
