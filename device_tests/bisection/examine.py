@@ -130,7 +130,10 @@ def tolerance_of(compressed: Compressed, artifact: Artifact) -> Tolerance:
     if any(name.startswith("choose_qparams") for name in names):
         return Tolerance(2e-2, "2e-2 of the largest value (scales taken from each input)")
     if artifact.target == "coreml" and artifact.options.compute_precision != "float32":
-        return Tolerance(5e-3, "5e-3 of the largest value (float16: 11 bits, weights and results rounded)")
+        why = "of the largest value (float16: weights, scales and results rounded to 11 bits)"
+        if not compressed.contract.activations:
+            return Tolerance(5e-3, f"5e-3 {why}")
+        return Tolerance(2e-2, f"two steps of the contract's grid, 2e-2 {why}", steps=2.0, scales=1e-3)
     steps = "one step of the contract's grid, " if compressed.contract.activations else ""
     return Tolerance(1e-4, f"{steps}1e-4 of the largest value for what is on no grid")
 

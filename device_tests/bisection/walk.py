@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Placed", "Tolerance", "Walk", "grid_of", "real_values"]
 
-_STEPS = 1.001
-"""Steps of the grid two roundings of one number may be apart; a little more for the float32 arithmetic around it."""
+_ARITHMETIC = 1.001
+"""A little more than whole steps, for the float32 arithmetic around them."""
 _HALF_STEP = 0.51
-_SCALES = 1e-6
 _SAME_INTEGERS = {128, 32768}
 """Zero points that unsigned grids are shifted by."""
 
@@ -45,16 +44,20 @@ class Tolerance:
     Args:
         relative: Of the largest value, for values that are on no grid.
         why: In words.
+        steps: For values on a grid.
+        scales: Relative difference of a scale.
     """
 
     relative: float
     why: str
+    steps: float = 1.0
+    scales: float = 1e-6
 
     def of(self, node: Node, values: Array) -> float:
         """Absolute tolerance for a node's values."""
         grid = grid_of(node)
         if grid is not None:
-            return _STEPS * grid[0]
+            return self.steps * _ARITHMETIC * grid[0]
         if values.dtype.kind in "iub":
             return 0.0
         return self.relative * float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
@@ -192,7 +195,10 @@ class Walk:
         wanted, stored = grid_of(node), self._tensors.file.grids.get(tensor)
         if wanted is None or stored is None:
             return ""
-        is_same = abs(stored[0] - wanted[0]) <= _SCALES * wanted[0] and abs(stored[1] - wanted[1]) in {0, *_SAME_INTEGERS}
+        is_same = abs(stored[0] - wanted[0]) <= self._tolerance.scales * wanted[0] and abs(stored[1] - wanted[1]) in {
+            0,
+            *_SAME_INTEGERS,
+        }
         return "" if is_same else f"scale {stored[0]:.9g}, zero point {stored[1]} instead of {wanted[0]:.9g}, {wanted[1]}"
 
 
