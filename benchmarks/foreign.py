@@ -55,6 +55,7 @@ class Model:
         file: Gives its path, below a folder for what has to be made first.
         shapes: Of inputs the file leaves open.
         draw: Makes one sample of an input: name, shape, dtype and a generator.
+        constants: Inputs that are one number in every call.
         shipped: What its authors ship for other runtimes: runtime -> file.
     """
 
@@ -63,6 +64,7 @@ class Model:
     shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     draw: Callable[[str, tuple[int, ...], str, np.random.Generator], NDArray[Any]] | None = None
     shipped: Callable[[], Mapping[str, Path]] = dict
+    constants: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def audio(name: str, shape: tuple[int, ...], dtype: str, draw: np.random.Generator) -> NDArray[Any]:
@@ -109,14 +111,15 @@ def shipped_pitch() -> dict[str, Path]:
     return {"litert": folder / "nmp.tflite", "coreml-reference": folder / "nmp.mlpackage"}
 
 
+RATE = {"sr": 16_000.0}
 STATE = {"input": (1, 576), "state": (2, 1, 128)}
 MODELS = (
     Model("Basic Pitch", basic_pitch, draw=audio, shipped=shipped_pitch),
     Model("Silero VAD, one step", silero("silero_vad_half.onnx"), STATE, audio),
     Model("Silero VAD, 16 kHz, opset 15", silero("silero_vad_16k_op15.onnx"), STATE, audio),
     Model("Silero VAD, sequence", silero("silero_vad_16k_sequence.onnx"), {"input": (4, 576)}, audio),
-    Model("Silero VAD, chooses by rate", silero("silero_vad.onnx"), STATE, audio),
-    Model("Silero VAD, chooses by rate, opset 18", silero("silero_vad_op18_ifless.onnx"), STATE, audio),
+    Model("Silero VAD, chooses by rate", silero("silero_vad.onnx"), STATE, audio, constants=RATE),
+    Model("Silero VAD, chooses by rate, opset 18", silero("silero_vad_op18_ifless.onnx"), STATE, audio, constants=RATE),
     Model("MiniLM-L6", minilm, draw=words),
 )
 
@@ -181,7 +184,9 @@ def measure(model: Model, work: Path) -> list[dict[str, Any]]:
     start = time.perf_counter()
     folder = work / "compressed"
     try:
-        import_apart(path, folder, options=SourceOptions(shapes=dict(model.shapes)), log=work / "log.txt")
+        import_apart(
+            path, folder, options=SourceOptions(shapes=dict(model.shapes), constants=dict(model.constants)), log=work / "log.txt"
+        )
     except EdgekitError as reason:
         return [{**known, "target": "program", "refused": f"{type(reason).__name__}: {reason}"}]
     state = Compressed.load(folder)

@@ -29,6 +29,7 @@ class SourceOptions(Record):
         samples: ``.npz`` file of inputs by name: examples and calibration data. Each array is ``[S, *shape]``, or ``[N, ...]``
             with the batch axis of the model first, which is then cut into the model's own batches.
         trust_pickle: Read files that can run code when they are read. Only for files you made yourself.
+        constants: Input name -> its one number: an input of an ONNX file that is the same in every call, and is none any more.
     """
 
     name: str = ""
@@ -36,6 +37,7 @@ class SourceOptions(Record):
     shapes: dict[str, tuple[int, ...]] = {}
     samples: str = ""
     trust_pickle: bool = False
+    constants: dict[str, float] = {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

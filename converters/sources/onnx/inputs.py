@@ -5,17 +5,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgekit.converters.sources.onnx.tensors import torch_type
-from edgekit.core.errors import IntegrityError, UnsupportedOpError
+from edgekit.core.errors import IntegrityError, UnsupportedOpError, UsageError, nearest
 from edgekit.core.source import OpenInput, SourceOptions, settle_inputs
 from edgekit.core.tensors import TensorSpec
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["EDGE_TYPES", "inputs_of"]
+__all__ = ["EDGE_TYPES", "fix_constants", "inputs_of"]
 
 EDGE_TYPES = ("bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint8")
 """Element types of inputs and outputs."""
+
+
+def fix_constants(graph: onnx.GraphProto, *, options: SourceOptions, where: str) -> list[str]:
+    """Make constants of inputs that the user gives a number for; say so.
+
+    Raises:
+        UsageError: There is no such input.
+    """
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    values = {value.name: value for value in graph.input}
+    for name, number in options.constants.items():
+        if name not in values:
+            raise UsageError(f"{where} has no input '{name}'; its inputs are {', '.join(values)}.{nearest(name, values)}")
+        sizes = [size or 1 for size in options.shapes.get(name, _shape(values[name]) or ())]
+        dtype = helper.tensor_dtype_to_np_dtype(values[name].type.tensor_type.elem_type)
+        graph.initializer.append(numpy_helper.from_array(np.full(sizes, number, dtype), name))
+    return [f"Input '{name}' is {number:g} in every call." for name, number in options.constants.items()]
 
 
 def inputs_of(graph: onnx.GraphProto, *, options: SourceOptions, where: str) -> tuple[tuple[TensorSpec, ...], list[str]]:

@@ -82,11 +82,12 @@ def build_net(
     import torch
 
     from edgekit.converters.sources.onnx.fusion import fuse
-    from edgekit.converters.sources.onnx.inputs import EDGE_TYPES, inputs_of
+    from edgekit.converters.sources.onnx.inputs import EDGE_TYPES, fix_constants, inputs_of
     from edgekit.converters.sources.onnx.net import OnnxNet
     from edgekit.converters.sources.onnx.plan import Frame, Planner
     from edgekit.converters.sources.onnx.values import Value
 
+    fixed = fix_constants(model.graph, options=options, where=where)
     inputs, notes = inputs_of(model.graph, options=options, where=where)
     planner = Planner(model)
     opsets = {("" if item.domain == "ai.onnx" else item.domain): item.version for item in model.opset_import}
@@ -111,4 +112,4 @@ def build_net(
         f"Input '{spec.name}' is read by nothing and was left out." for spec, read in zip(inputs, kept, strict=True) if not read
     ]
     inputs = tuple(spec for spec, read in zip(inputs, kept, strict=True) if read)
-    return net, inputs, tuple(outputs), [*notes, *planner.notes]
+    return net, inputs, tuple(outputs), [*fixed, *notes, *planner.notes]

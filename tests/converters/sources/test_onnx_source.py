@@ -158,6 +158,15 @@ def test_a_choice_by_a_constant_leaves_one_branch(tmp_path: Path) -> None:
     assert operators_of(read(path)) == ["aten.neg.default"]
 
 
+def test_an_input_that_is_fixed_leaves_one_branch(tmp_path: Path) -> None:
+    model = read(write(tmp_path / "if.onnx", IF), constants={"c": 1})
+    assert operators_of(model) == ["aten.relu.default"]
+    assert [spec.name for spec in model.inputs] == ["x"]
+    assert "Input 'c' is 1 in every call." in model.notes
+    with pytest.raises(UsageError, match="no input 'd'"):
+        read(tmp_path / "if.onnx", constants={"d": 1})
+
+
 def test_branches_of_different_shapes_are_refused_with_the_way_out(tmp_path: Path) -> None:
     text = IF.replace("b = Neg (x)", "b = ReduceSum (x)")
     with pytest.raises(UnsupportedOpError, match=r"chooses by 'c'.*different shapes.*Fix that input"):
