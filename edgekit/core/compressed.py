@@ -199,9 +199,12 @@ class Compressed:
         from edgekit.core.program import load_program
 
         record = read_record(folder)
+        program = load_program(folder / "program.pt2")
+        digests = record.program_digests
+        is_float = "program.pt2" in digests and digests["program.pt2"] == digests.get("float.pt2")
         return cls(
-            program=load_program(folder / "program.pt2"),
-            float_program=load_program(folder / "float.pt2"),
+            program=program,
+            float_program=program if is_float else load_program(folder / "float.pt2"),
             contract=QuantizationContract.read_json(folder / "contract.json"),
             record=record,
             golden=load_golden(folder),
