@@ -95,6 +95,7 @@ class CoreMLConverter:
             model, rewrites, remarks = _convert(
                 coreml_features.with_image_entries(compressed, images), inputs, outputs, options, ios, palettes
             )
+            _check_names(model, inputs)
             sparse = sparse_weights(compressed.program) if palettes is None else ()
             model = store_sparse(model) if sparse else model
             path = _write(model, output / "model.mlpackage", compressed, options.metadata)
@@ -228,6 +229,21 @@ def _convert(
             classifier_config=coreml_features.class_labels(compressed, options),
         )
     return model, rewrites, remarks
+
+
+def _check_names(model: Any, inputs: Sequence[TensorSpec]) -> None:
+    """Refuse an input that would be called otherwise in the package.
+
+    Raises:
+        ConversionError: Its name is a word of MIL's own, like ``state``.
+    """
+    found = [feature.name for feature in model.get_spec().description.input]
+    renamed = [spec.name for spec in inputs if spec.name not in found]
+    if renamed:
+        raise ConversionError(
+            f"Input '{renamed[0]}' cannot be called so in Core ML: the word belongs to its model language, and coremltools makes"
+            f" another of it (the package has {', '.join(found)}). Rename the input, e.g. to '{renamed[0]}_in'."
+        )
 
 
 def _passes(program: ExportedProgram, weights: Sequence[SmallWeight], ios: int, palettes: PaletteWriter | None) -> Any:
