@@ -79,17 +79,21 @@ class StoredGraph:
         }
 
     def kind(self, operator: Any) -> str:
+        """An operator's name in the schema, ``"CONV_2D"``."""
         code = self.model.operatorCodes[operator.opcodeIndex]
         return str(self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
     def name(self, index: int) -> str:
+        """A tensor's name."""
         return bytes(self.graph.tensors[index].name or b"").decode("utf-8", "replace")
 
     def shape(self, index: int) -> tuple[int, ...]:
+        """A tensor's sizes."""
         shape = self.graph.tensors[index].shape
         return () if shape is None else tuple(int(size) for size in shape)
 
     def dtype(self, index: int) -> str:
+        """A tensor's element type as numpy spells it."""
         name = str(self._types[self.graph.tensors[index].type])
         return _TYPES.get(name, name.lower())
 
@@ -105,6 +109,7 @@ class StoredGraph:
         return raw.view(self.dtype(index)).reshape(shape)
 
     def grid(self, index: int) -> Grid | None:
+        """A tensor's scales; None where it is on no grid."""
         found = self.graph.tensors[index].quantization
         if found is None:
             return None
