@@ -100,7 +100,7 @@ def _reordered(weight: Array, order: Sequence[int]) -> Array:
 
 
 def _lstm_arguments(own: Sequence[tuple[Array, Array, Array | None]]) -> dict[str, Array]:
-    given = {}
+    given: dict[str, Array] = {}
     for suffix, (weight_ih, weight_hh, bias) in zip(("", "_back"), own, strict=False):
         given |= {f"weight_ih{suffix}": weight_ih, f"weight_hh{suffix}": weight_hh}
         given |= {} if bias is None else {f"bias{suffix}": bias}

@@ -56,7 +56,7 @@ def _power_of_two(node: torch.fx.Node) -> bool:
 
 
 def _shift_left(values: torch.Tensor, places: int) -> torch.Tensor:
-    return values * 2**places
+    return torch.mul(values, 2**places)
 
 
 def _shift_right(values: torch.Tensor, places: int) -> torch.Tensor:

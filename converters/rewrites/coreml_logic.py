@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from edgekit.converters.rewrites.rewrite import Rewrite
@@ -28,10 +30,11 @@ def _and(first: torch.Tensor, second: torch.Tensor | bool) -> torch.Tensor:
 def _where(condition: torch.Tensor, chosen: torch.Tensor | float, other: torch.Tensor | float) -> torch.Tensor:
     """All three of one shape and both values of one type, as MIL's ``select`` wants them."""
     dtype = torch.result_type(chosen, other)
-    shape = torch.broadcast_shapes(condition.shape, *(x.shape for x in (chosen, other) if isinstance(x, torch.Tensor)))
-    values = [_as_tensor(x, dtype, shape) for x in (chosen, other)]
+    sizes: Any = torch.broadcast_shapes  # has no types
+    shape: torch.Size = sizes(condition.shape, *(x.shape for x in (chosen, other) if isinstance(x, torch.Tensor)))
+    first, second = (_as_tensor(x, dtype, shape) for x in (chosen, other))
     condition = condition if condition.dtype == torch.bool else condition != 0
-    return torch.where(condition if condition.shape == shape else condition.expand(shape), *values)
+    return torch.where(condition if condition.shape == shape else condition.expand(shape), first, second)
 
 
 def _as_tensor(value: torch.Tensor | float, dtype: torch.dtype, shape: torch.Size) -> torch.Tensor:
@@ -43,7 +46,7 @@ def _as_tensor(value: torch.Tensor | float, dtype: torch.dtype, shape: torch.Siz
 
 def _is_uneven(node: torch.fx.Node) -> bool:
     """Whether anything about the three arguments differs."""
-    values = [argument.meta["val"] if isinstance(argument, torch.fx.Node) else argument for argument in node.args]
+    values: list[Any] = [argument.meta["val"] if isinstance(argument, torch.fx.Node) else argument for argument in node.args]
     if not all(isinstance(value, torch.Tensor) for value in values):
         return len(values) == len(("condition", "chosen", "other"))
     condition, chosen, other = values

@@ -39,7 +39,7 @@ def _diag(values: torch.Tensor, diagonal: int = 0) -> torch.Tensor:
 
 def _is_matrix(node: torch.fx.Node) -> bool:
     source: Any = node.args[0]
-    return source.meta["val"].dim() == len("rc")
+    return bool(source.meta["val"].dim() == len("rc"))
 
 
 def _strided(values: torch.Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> torch.Tensor:

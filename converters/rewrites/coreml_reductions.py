@@ -35,7 +35,7 @@ def _variance(
 ) -> torch.Tensor:
     """Mean of squared deviations, which is what MIL computes well, and the correction as a factor; for all forms torch has."""
     if isinstance(dim, bool):
-        dim, unbiased = None, dim
+        return _variance(values, None, dim, keepdim, correction=correction)
     axes = _axes(values, dim)
     count = math.prod(int(values.shape[axis]) for axis in axes)
     rest = count - ((1.0 if correction is None else float(correction)) if unbiased else 0.0)
@@ -47,6 +47,11 @@ def _variance_and_mean(
     values: torch.Tensor, dim: _Axes = None, *, correction: float | None = 1, keepdim: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return _variance(values, dim, keepdim=keepdim, correction=correction), values.mean(_axes(values, dim), keepdim=keepdim)
+
+
+def _is_over_all_axes(node: torch.fx.Node) -> bool:
+    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    return dim is None or isinstance(dim, bool) or (isinstance(dim, Sequence) and not dim)
 
 
 def _axes(values: torch.Tensor, dim: _Axes) -> list[int]:
@@ -109,6 +114,7 @@ REWRITES = (
         because="coremltools 9 overlooks the correction of std() over all axes, without a word",
         operators=("aten.std.correction", "aten.std.default", "aten.std.dim"),
         build=_std,
+        applies=_is_over_all_axes,
     ),
     Rewrite(
         name="variance-to-mean",
@@ -116,6 +122,7 @@ REWRITES = (
         because="coremltools 9 overlooks the correction of var() over all axes, without a word",
         operators=("aten.var.correction", "aten.var.default", "aten.var.dim"),
         build=_variance,
+        applies=_is_over_all_axes,
     ),
     Rewrite(
         name="variance-and-mean",

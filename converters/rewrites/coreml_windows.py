@@ -90,7 +90,8 @@ def _average_of(values: torch.Tensor, kernel: Sequence[int], *rest: Any) -> torc
     """Mean of each window, scaled to the divisor that is wanted."""
     stride, padding = (rest[0] or kernel) if rest else kernel, rest[1] if len(rest) > 1 else (0,)
     mean = functional.avg_pool2d(values, tuple(kernel), tuple(stride), tuple(padding))
-    return mean * (math.prod(_spread(kernel, 2)) / rest[-1])
+    factor: float = math.prod(_spread(kernel, 2)) / rest[-1]
+    return mean * factor
 
 
 def _has_divisor(node: torch.fx.Node) -> bool:
@@ -153,7 +154,7 @@ def _group_norm(
 
 
 def _has_five_axes(node: torch.fx.Node) -> bool:
-    return node.meta["val"].dim() >= len("NCDHW")
+    return bool(node.meta["val"].dim() >= len("NCDHW"))
 
 
 REWRITES = (

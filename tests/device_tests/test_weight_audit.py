@@ -37,7 +37,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
         kinds = {"sound": {**grouped, "group_size": 8}, "corrupt": {**grouped, "group_size": 16}}
         model.save(str(folder / "float.mlpackage"))
         for name, options in kinds.items():
-            config = coreml.OptimizationConfig(global_config=coreml.OpPalettizerConfig(mode="kmeans", nbits=4, **options))
+            config = coreml.OptimizationConfig(global_config=coreml.OpPalettizerConfig(mode="uniform", nbits=4, **options))
             coreml.palettize_weights(model, config=config).save(str(folder / f"{name}.mlpackage"))
     return {name: folder / f"{name}.mlpackage" for name in ("float", *kinds)} | {"program": folder / "net.pt2"}
 
