@@ -60,8 +60,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("name", ["net.keras", "saved"])
-def test_the_program_answers_as_tensorflow_does(folder: Path, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "permutes"), [("net.keras", 1), ("saved", 2)])
+def test_the_program_answers_as_tensorflow_does(folder: Path, name: str, permutes: int, tmp_path: Path) -> None:
+    """The input's own permutation stays; tf2onnx leaves another before a mean."""
     options = SourceOptions(samples=str(folder / "given.npz"))
     import_apart(folder / name, tmp_path / "made", options=options, log=tmp_path / "log.txt")
     made = Compressed.load(tmp_path / "made")
@@ -73,7 +74,7 @@ def test_the_program_answers_as_tensorflow_does(folder: Path, name: str, tmp_pat
             np.testing.assert_allclose(values[:, 0], expected[key], rtol=1e-4, atol=1e-5)
     targets = [str(node.target) for node in made.program.graph.nodes if node.op == "call_function"]
     assert targets.count("aten.conv2d.default") == 4
-    assert targets.count("aten.permute.default") <= 1, targets  # the input's
+    assert targets.count("aten.permute.default") <= permutes, targets
     assert not [target for target in targets if "assert" in target or "batch_norm" in target]
 
 
