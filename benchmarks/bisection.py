@@ -2,10 +2,10 @@
 
 ::
 
-    python examples/assets.py smartwatch fashion mobilenet
-    python benchmarks/bisection.py          # about twenty minutes on one core
+    python examples/assets.py smartwatch fashion
+    python benchmarks/bisection.py          # about five minutes on one core
 
-Each file of three nets (smartwatch, fashion, mobilenet; recipes int8 and float) gets faults of every kind in ``lab/faults.py``,
+Each file of two nets (smartwatch, fashion; recipes int8 and float) gets faults of every kind in ``lab/faults.py``,
 at places drawn by chance. A fault counts only if it shows: a tensor on a grid differs by more than one step, or one of a float
 file by more than a thousandth of its largest value; others are drawn again. Two questions are asked of each file: which layer
 does bisection name first when it has nothing but the file and the program (``alone``: a converter's own bug), and when the
@@ -39,7 +39,7 @@ from edgekit.device_tests.bisection.program import module_path
 from edgekit.device_tests.bisection.search import group_of
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-NETS = {"smartwatch": 2, "fashion": 2, "mobilenet": 1}
+NETS = {"smartwatch": 2, "fashion": 2}
 """Net -> faults of each kind in each of its files."""
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert", "coreml": "coreml-reference"}
 PACKAGES = ("edgekit", "torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "coremltools", "numpy")

@@ -32,7 +32,6 @@ __all__ = ["Placed", "Tolerance", "Walk", "grid_of", "real_values"]
 
 _ARITHMETIC = 1.001
 """A little more than whole steps, for the float32 arithmetic around them."""
-_HALF_STEP = 0.51
 _SAME_INTEGERS = {128, 32768}
 """Zero points that unsigned grids are shifted by."""
 
@@ -176,7 +175,7 @@ class Walk:
                 return Placed(candidate, values, tolerance, by, regridded=self._regridded(node, given.tensor))
         if not values.size or float(values.max()) - float(values.min()) <= 2 * tolerance:
             return None  # nearly constant: too many tensors could be meant
-        found = [one for one in self._tensors.equal(values, tolerance) if self._is_near(node, one, tolerance)]
+        found = self._equal(node, values, tolerance)
         if not found:
             return None
         best = min(
@@ -185,10 +184,11 @@ class Walk:
         twins = tuple(other.tensor for other in found if other.tensor != best.tensor)
         return Placed(best, values, tolerance, "value", twins=twins, regridded=self._regridded(node, best.tensor))
 
-    def _is_near(self, node: Node, candidate: Candidate, tolerance: float) -> bool:
-        """Real numbers before they are rounded are half a step from a quantize node's value, not a whole one."""
-        on_grid = candidate.tensor in self._tensors.file.grids
-        return grid_of(node) is None or on_grid or candidate.error <= _HALF_STEP * tolerance
+    def _equal(self, node: Node, values: Array, tolerance: float) -> list[Candidate]:
+        """Tensors that hold a value; for one on a grid those on a grid, for real numbers are near it before they are rounded."""
+        found = self._tensors.equal(values, tolerance)
+        on_grid = [one for one in found if one.tensor in self._tensors.file.grids] if grid_of(node) is not None else []
+        return on_grid or found
 
     def _regridded(self, node: Node, tensor: str) -> str:
         """The file's grid where a quantize node's tensor has another one than the program's."""

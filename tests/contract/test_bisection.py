@@ -21,6 +21,7 @@ from edgekit.core.errors import IntegrityError, UsageError
 from edgekit.core.run import RunFolder
 from edgekit.device_tests.bisection.bisect import bisect
 from edgekit.device_tests.bisection.examine import Examination, examine, report
+from edgekit.device_tests.bisection.loss import with_float_snr
 from edgekit.device_tests.bisection.reproduction import write_reproduction
 from edgekit.registry import runtime
 from edgekit.report.bisection import describe, notebook_html
@@ -159,3 +160,13 @@ def test_the_command_line_says_what_is_missing(run: RunFolder, command_line: Cal
     result = command_line(f"bisect {run.path} --target tensorrt")
     assert result.exit_code == 2
     assert "Unknown target 'tensorrt'" in result.output
+
+
+def test_against_the_float_program_each_layer_has_a_ratio(exported: Callable[[str], Examination], compressed: Compressed) -> None:
+    found = exported("onnx")
+    result = with_float_snr(report(found, run="run", original=None, reproductions={}), found, compressed)
+    ratios = [row.float_snr_db for row in result.layers if row.float_snr_db is not None]
+    assert ratios
+    assert min(ratios) > 5
+    with pytest.raises(UsageError, match="no other float program"):
+        with_float_snr(result.replace(label="onnx-float32"), exported("onnx-float32"), compressed)
