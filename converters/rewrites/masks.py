@@ -45,12 +45,13 @@ def _where(values: torch.Tensor, mask: torch.Tensor, put: torch.Tensor) -> torch
 
 def _is_choice(node: Node) -> bool:
     """One mask over the leading axes, and a value that is the same for every place; nothing else shares the tensor's memory."""
-    changed, indices, put, *rest = node.args
-    (mask, *others) = indices  # type: ignore[misc, union-attr]
-    if others or any(rest) or not isinstance(mask, torch.fx.Node) or mask.meta["val"].dtype is not torch.bool:
+    arguments: list[Any] = list(node.args)
+    changed, indices, put, *rest = arguments
+    mask = indices[0]
+    if len(indices) > 1 or any(rest) or not isinstance(mask, torch.fx.Node) or mask.meta["val"].dtype is not torch.bool:
         return False
-    value: Any = put.meta["val"]  # type: ignore[union-attr]
-    suffix = changed.meta["val"].shape[mask.meta["val"].ndim :]  # type: ignore[union-attr]
+    value: Any = put.meta["val"]
+    suffix = changed.meta["val"].shape[mask.meta["val"].ndim :]
     if value.numel() != 1 and tuple(value.shape) != tuple(suffix):
         return False
     return "index_put_" not in str(node.target) or _is_own(changed)

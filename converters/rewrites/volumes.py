@@ -44,7 +44,7 @@ def _split_groups(
 
 def _has_groups(node: torch.fx.Node) -> bool:
     groups: Any = node.args[6] if len(node.args) > 6 else 1
-    return 1 < groups <= _MOST_GROUPS
+    return bool(1 < groups <= _MOST_GROUPS)
 
 
 def _transposed(edit: ProgramEdit) -> int:
