@@ -159,7 +159,7 @@ def _print_snippet(
             )
     code = render(artifact, language)
     document = {"artifact": artifact.label, "language": language, "code": code}
-    terminal.finish(document, lambda console: console.file.write(code))
+    terminal.finish(document, lambda console: console.out(code, end="", highlight=False))
 
 
 def _dry_run(terminal: Terminal, run: RunFolder, targets: Sequence[str], options: ExportOptions, *, float_baseline: bool) -> None:

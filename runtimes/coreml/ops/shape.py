@@ -89,7 +89,7 @@ def concat(call: Call) -> Kernel:
     """Tensors joined along ``axis``, one after the other or interleaved; numbers become a vector."""
     axis = call.integer("axis")
     if not call.flag("interleave"):
-        return Kernel(lambda *values: torch.cat([value.reshape(1) if value.ndim == 0 else value for value in values], axis), "values")
+        return Kernel(lambda *values: torch.cat([value if value.ndim else value.reshape(1) for value in values], axis), "values")
     return Kernel(lambda *values: torch.stack(values, axis + 1 if axis >= 0 else axis).flatten(*_pair(axis)), "values")
 
 
