@@ -150,7 +150,7 @@ NETS = (
     Net("GRU, both directions", lambda: Recurrent(nn.GRU, bidirectional=True), SERIES, traced=True),
     Net("RNN", lambda: Recurrent(nn.RNN, bidirectional=False), SERIES, traced=True),
     Net("transformer", Transformer, (1, 9), words=True),
-    Net("transformer, opset 13", Transformer, (1, 9), opset=13, traced=True, words=True),
+    Net("transformer, opset 14", Transformer, (1, 9), opset=14, traced=True, words=True),
     Net("patches", Patches, PICTURE),
     Net("patches, opset 13", Patches, PICTURE, opset=13, traced=True),
     Net("attention by hand", Attention, (1, 10, 12)),

@@ -207,6 +207,14 @@ def test_lstm_with_state(tmp_path: Path, steps: int, direction: str) -> None:
         np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
+def test_plain_recurrent_layer(tmp_path: Path) -> None:
+    text = "agraph (float[5, 1, 3] x) => (float[5, 1, 1, 4] y, float[1, 1, 4] h) { y, h = RNN <hidden_size = 4> (x, w, r, b) }"
+    path = write(tmp_path / "rnn.onnx", text, w=normal(1, 4, 3), r=normal(1, 4, 4), b=normal(1, 8))
+    x = normal(5, 1, 3, seed=2)
+    for got, wanted in zip(answer(read(path), x), original(path, x=x), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
 def test_quantized_files_keep_their_integers(tmp_path: Path) -> None:
     text = """
     agraph (float[1, 2, 5, 5] x) => (float[1, 3, 5, 5] y) {

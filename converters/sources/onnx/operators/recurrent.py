@@ -59,11 +59,11 @@ def _is_plain(call: Call) -> bool:
         return False
     if any(call.known(index) is None for index in (1, 2, 3) if call.has(index)):
         return False
+    if call.operator == "RNN":  # step by step agrees with ONNX Runtime, torch's layer does not
+        return False
     if call.operator == "GRU" and not call.attribute("linear_before_reset", 0):
         return False
     directions, names = call.shape(1)[0], _activations(call)
-    if call.operator == "RNN" and set(names) == {"relu"}:
-        return True
     return names == _DEFAULTS[call.operator] * directions
 
 
@@ -91,9 +91,7 @@ def _by_torch(call: Call, series: torch.Tensor, states: Sequence[torch.Tensor]) 
         if call.has(3):
             weights.append(call.changed(3, f"bias_ih_l0{suffix}", lambda bias, at=at: turn(bias[at, :count])))  # type: ignore[misc]
             weights.append(call.changed(3, f"bias_hh_l0{suffix}", lambda bias, at=at: turn(bias[at, count:])))  # type: ignore[misc]
-    layer: Any = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN": torch.rnn_tanh}[call.operator]
-    if call.operator == "RNN" and set(_activations(call)) == {"relu"}:
-        layer = torch.rnn_relu
+    layer: Any = torch.lstm if call.operator == "LSTM" else torch.gru
     start = list(states) if call.operator == "LSTM" else states[0]
     outputs, *last = layer(series, start, weights, call.has(3), 1, 0.0, False, directions == 2, False)
     steps, batch = int(series.shape[0]), int(series.shape[1])
