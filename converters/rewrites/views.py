@@ -22,11 +22,10 @@ def _order_attention(edit: ProgramEdit) -> int:
         if mask is None:
             continue
         with edit.graph.inserting_after(node):
-            copied = edit.graph.call_function(
-                torch.ops.aten.clone.default, (node,), {"memory_format": torch.contiguous_format}
-            )
+            copied = edit.graph.call_function(torch.ops.aten.clone.default, (node,), {"memory_format": torch.contiguous_format})
         copied.meta = {**node.meta, "val": node.meta["val"].contiguous()}
-        node.replace_all_uses_with(copied, delete_user_cb=lambda user, copied=copied: user is not copied)
+        readers = {user for user in node.users if user is not copied}
+        node.replace_all_uses_with(copied, delete_user_cb=readers.__contains__)
         count += 1
     return count
 

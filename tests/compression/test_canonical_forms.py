@@ -109,3 +109,32 @@ def test_a_mask_stays_float_and_a_bias_of_scores_does_not() -> None:
     plan = planned(biased, 6, 8)
     assert plan.float_layers == ()
     assert [kernel.family.name for kernel in plan.kernels if kernel.family.name in {"add", "softmax"}] == ["add", "softmax"]
+
+
+def edited_in_place(net: Any, x: torch.Tensor) -> torch.Tensor:
+    y = net.linear(x).sigmoid()
+    y[..., :2] = y[..., :2] * 2 - 0.5
+    y[:, 1].mul_(3)
+    y[..., 2:4].add_(1)
+    return y
+
+
+def test_what_is_edited_in_place_through_a_view_is_read_anew() -> None:
+    """As the decoders of detection heads are written; canonicalize checks that the function stays."""
+    _, calls = canonical(edited_in_place, 1, 3, 8)
+    assert calls["slice_scatter"] >= 2
+    assert calls["select_scatter"] == 1
+    assert calls["copy"] == calls["copy_"] == calls["mul_"] == 0
+
+
+def stepped(net: Any, x: torch.Tensor) -> torch.Tensor:
+    state = x.new_zeros(1, 8)
+    for _ in range(2):
+        state = torch.tanh(net.normed(x)) + torch.sigmoid(x) * state
+    return state
+
+
+def test_a_first_state_of_zeros_costs_nothing() -> None:
+    _, calls = canonical(stepped, 1, 8)
+    assert calls["new_zeros"] == 0
+    assert calls["mul"] == calls["add"] == 1  # those of the second step
