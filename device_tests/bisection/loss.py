@@ -9,7 +9,7 @@ import numpy as np
 from edgekit.core.errors import UsageError
 from edgekit.device_tests.alignment import Alignment
 from edgekit.device_tests.bisection.program import Execution
-from edgekit.device_tests.bisection.walk import real_values
+from edgekit.device_tests.bisection.walk import grid_of, real_values
 from edgekit.device_tests.parity import snr_db
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ def with_float_snr(result: Bisection, examination: Examination, compressed: Comp
     results, rows = set(examination.execution.results), []
     for row in result.layers:
         node = nodes[row.node]
+        if grid_of(node) is None and node not in results:
+            rows.append(row)  # before its activation, which the float program's value has behind it
+            continue
         counterpart = alignment.counterpart(node)
         expected = real_values(counterpart, values[counterpart]) if counterpart is not None and counterpart in values else None
         found = examination.file_value(node)
