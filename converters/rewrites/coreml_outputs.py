@@ -46,7 +46,7 @@ REWRITES = (
     Rewrite(
         name="outputs-of-their-own",
         targets=("coreml",),
-        because="coremltools 9 ends with an AssertionError where an output is an input, and loses one of two equal outputs",
+        because="coremltools 9 ends with an AssertionError where a named output is an input, and loses one of two equal ones",
         edit=_separate,
     ),
 )
