@@ -20,7 +20,7 @@ from edgekit.converters.sources.onnx.attributes import read_attributes, with_out
 from edgekit.converters.sources.onnx.call import Call
 from edgekit.converters.sources.onnx.functions import body_of
 from edgekit.converters.sources.onnx.operators.table import Operator
-from edgekit.converters.sources.onnx.tensors import read_tensor
+from edgekit.converters.sources.onnx.tensors import is_packed, read_tensor
 from edgekit.converters.sources.onnx.values import Step, Value, is_fake
 from edgekit.core.errors import ConversionError, EdgekitError, IntegrityError, UnsupportedOpError
 
@@ -72,6 +72,7 @@ class Planner:
         self.notes: list[str] = []
         self.functions = {(function.domain, function.name): function for function in model.functions}
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._packed: set[str] = set()
         self._node_names: dict[str, int] = {}
         self._value_names: dict[str, int] = {}
 
@@ -86,6 +87,7 @@ class Planner:
         Returns:
             Its outputs, in order.
         """
+        self._packed.update(proto.name for proto in graph.initializer if is_packed(proto.data_type))
         for proto in graph.initializer:
             frame.names[proto.name] = Value(
                 self._unique_value(frame.prefix + proto.name), read_tensor(proto, f"Constant '{proto.name}'")
@@ -180,6 +182,11 @@ class Planner:
             body = local or body_of(with_outer(node, frame.attributes), values, frame.opsets.get(domain, 1))
             if body is not None:
                 return self._run_function(body, values, frame, attributes, name)
+        if node.op_type in {"CastLike", "QuantizeLinear"} and self._packed.intersection(list(node.input)[1:]):
+            raise UnsupportedOpError(
+                f"Operator '{node.op_type}', node '{name}', makes numbers of fewer than 8 bits while the model runs, which torch"
+                " has no type for. Quantize to 8 bits, or keep such numbers to weights."
+            )
         inputs = [self.tensor(item, frame, name) for item in node.input]
         outputs = [item if item in wanted else "" for item in node.output]
         made = self.apply(node.op_type, inputs, name=name, outputs=outputs, frame=frame, attributes=attributes, domain=domain)

@@ -11,7 +11,7 @@ from edgekit.core.errors import IntegrityError, UnsupportedOpError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["TORCH_TYPES", "read_tensor", "torch_type"]
+__all__ = ["TORCH_TYPES", "is_packed", "read_tensor", "torch_type"]
 
 TORCH_TYPES: dict[str, torch.dtype] = {
     "FLOAT": torch.float32, "DOUBLE": torch.float64, "FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16, "BOOL": torch.bool,
@@ -27,8 +27,20 @@ _BITS = {torch.bfloat16: torch.int16}
 _PACKED = {"INT4", "UINT4", "INT2", "UINT2"}
 
 
-def torch_type(number: int, what: str) -> torch.dtype:
+def is_packed(number: int) -> bool:
+    """Whether an element type has fewer than 8 bits: torch holds such numbers in bytes, and would not saturate them."""
+    import onnx
+
+    return number in onnx.TensorProto.DataType.values() and onnx.TensorProto.DataType.Name(number) in _PACKED
+
+
+def torch_type(number: int, what: str, *, stored: bool = False) -> torch.dtype:
     """Element type by its number in the file.
+
+    Args:
+        number: The number.
+        what: What has the type, for messages.
+        stored: It is a constant that is only read; what is computed cannot have fewer than 8 bits.
 
     Raises:
         UnsupportedOpError: torch has no such type (strings, complex numbers, 4-bit floats).
@@ -36,7 +48,7 @@ def torch_type(number: int, what: str) -> torch.dtype:
     import onnx
 
     name = onnx.TensorProto.DataType.Name(number) if number in onnx.TensorProto.DataType.values() else str(number)
-    if name not in TORCH_TYPES:
+    if name not in TORCH_TYPES or (is_packed(number) and not stored):
         raise UnsupportedOpError(
             f"{what} holds elements of type {name}, which no target computes with. Keep that part out of the exported model."
         )
@@ -53,7 +65,7 @@ def read_tensor(proto: onnx.TensorProto, what: str) -> torch.Tensor:
     import numpy as np
     from onnx import TensorProto, numpy_helper
 
-    dtype = torch_type(proto.data_type, what)
+    dtype = torch_type(proto.data_type, what, stored=True)
     try:
         array: Any = numpy_helper.to_array(proto)
     except (ValueError, TypeError) as reason:
