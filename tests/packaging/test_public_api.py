@@ -57,7 +57,7 @@ def test_importing_edgekit_loads_nothing_heavy() -> None:
 
 def test_importing_every_module_loads_no_framework() -> None:
     """What works on programs and the kernels of the Core ML executor is written in torch; listing the parts does not load it."""
-    in_torch = ("edgekit.compression.", "edgekit.runtimes.coreml.", "edgekit.converters.")
+    in_torch = ("edgekit.compression.", "edgekit.converters.", "edgekit.device_tests.bisection.", "edgekit.runtimes.coreml.")
     points = [point for group in entry_points().groups if group.startswith("edgekit.") for point in entry_points(group=group)]
     doors = {point.module for point in points if not point.module.startswith("edgekit.compression.")}
     assert len(doors) > 20
