@@ -73,7 +73,7 @@ def _turned_output(graph: Graph, index: int) -> int:
     """A tensor ``[N, H, W, C]`` of the values of ``index``: what it was transposed from, where it was."""
     maker = graph.producers().get(index)
     order = graph.constant(int(maker.inputs[1])) if maker is not None and graph.kind(maker) == "TRANSPOSE" else None
-    if order is not None and tuple(order.tolist()) == _TO_FIRST:
+    if maker is not None and order is not None and tuple(order.tolist()) == _TO_FIRST:
         return int(maker.inputs[0])
     edge = _transposed_like(graph, index, _TO_LAST)
     graph.operators.append(_transpose(graph, index, edge, _TO_LAST))
