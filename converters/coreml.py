@@ -351,8 +351,8 @@ def _manifest(digest: str) -> dict[str, Any]:
 
 
 def _notes(compressed: Compressed, options: ExportOptions, ios: int) -> tuple[str, ...]:
-    wide = [spec.name for spec in compressed.record.inputs if spec.dtype == "int64"]
-    notes = [f"Input '{name}' is int32 in the package: Core ML has no int64 inputs." for name in wide]
+    changed = [spec for spec in compressed.record.inputs if spec.dtype in {"int64", "bool"}]
+    notes = [f"Input '{spec.name}' is int32 in the package: Core ML has no {spec.dtype} inputs." for spec in changed]
     if ios > _INT8_IOS:
         notes.append(f"The package needs iOS {ios}.")
     if options.compute_precision == "float32":

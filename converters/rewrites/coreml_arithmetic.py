@@ -38,7 +38,7 @@ def _acosh(values: torch.Tensor) -> torch.Tensor:
 
 
 def _copysign(values: torch.Tensor, signs: _Number) -> torch.Tensor:
-    negative = torch.as_tensor(signs) < 0
+    negative = (signs if isinstance(signs, torch.Tensor) else torch.full_like(values, signs)) < 0
     return torch.where(negative, -values.abs(), values.abs())
 
 

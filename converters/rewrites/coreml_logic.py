@@ -16,15 +16,19 @@ def _is_boolean(node: torch.fx.Node) -> bool:
 
 
 def _or(first: torch.Tensor, second: torch.Tensor | bool) -> torch.Tensor:
-    return torch.logical_or(first, torch.as_tensor(second))
+    return torch.logical_or(first, _like(second, first))
 
 
 def _xor(first: torch.Tensor, second: torch.Tensor | bool) -> torch.Tensor:
-    return torch.logical_xor(first, torch.as_tensor(second))
+    return torch.logical_xor(first, _like(second, first))
 
 
 def _and(first: torch.Tensor, second: torch.Tensor | bool) -> torch.Tensor:
-    return torch.logical_and(first, torch.as_tensor(second))
+    return torch.logical_and(first, _like(second, first))
+
+
+def _like(value: torch.Tensor | float, other: torch.Tensor) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.full_like(other, value)
 
 
 def _where(condition: torch.Tensor, chosen: torch.Tensor | float, other: torch.Tensor | float) -> torch.Tensor:

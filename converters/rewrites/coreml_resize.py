@@ -51,7 +51,8 @@ def _matrix(operator: Any, arguments: Sequence[Any], sizes: Sequence[int], axis:
     resized = operator(units.contiguous(), *arguments)[:, 0]
     for other in reversed(range(len(sizes))):
         resized = resized if other == axis else resized.select(other + 1, 0)
-    return torch.as_tensor(resized.t())
+    matrix: torch.Tensor = resized.t()
+    return matrix
 
 
 def _fits(node: torch.fx.Node) -> bool:
