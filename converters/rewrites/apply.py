@@ -51,11 +51,12 @@ def rewrite_for(compressed: Compressed, target: str) -> tuple[Compressed, tuple[
 def carry_out(program: ExportedProgram, target: str) -> tuple[ExportedProgram, tuple[RewriteRecord, ...]]:
     """The program rewritten for a target, unchecked, and what was rewritten."""
     records = []
+    edit = ProgramEdit(program)  # copying the graph costs more than looking for what to rewrite
     for rewrite in rewrites_of(target):
-        edit = ProgramEdit(program)
         count = rewrite.carry_out(edit)
         if count:
             program = edit.finish()
+            edit = ProgramEdit(program)
             records.append(RewriteRecord(name=rewrite.name, count=count, because=rewrite.because))
     return program, tuple(records)
 
