@@ -111,7 +111,8 @@ class _Limits:
 
 
 def _run(job: Path, what: str, output: IO[bytes], *, limits: _Limits, variables: Mapping[str, str]) -> int:
-    command = [sys.executable, "-m", "edgekit.core.worker", str(job)]
+    # -P: the folder it is started in is somebody's own, and a confined worker cannot read there what Python would look for
+    command = [sys.executable, "-P", "-m", "edgekit.core.worker", str(job)]
     leads_group = _CONFINED not in os.environ
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(variables), start_new_session=leads_group
