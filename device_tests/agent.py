@@ -83,9 +83,7 @@ def _answer(plan: Job, folder: Path) -> None:
     (artifact,) = plan.artifacts
     runtime = find_runtime(plan.runtime)
     golden = read_arrays(folder / "golden.npz")
-    session, result = _measured_load(
-        plan, runtime, folder / artifact.path, sample=to_file(next(_stacked(golden)), artifact)
-    )
+    session, result = _measured_load(plan, runtime, folder / artifact.path, sample=to_file(next(_stacked(golden)), artifact))
     outputs = {f"golden/{name}": array for name, array in evaluate_stacked(session, golden, edges=artifact).items()}
     if (folder / "evaluation.npz").exists():
         answers = evaluate(session, read_arrays(folder / "evaluation.npz"), edges=artifact)

@@ -162,6 +162,5 @@ def check_inputs(inputs: Arrays, specs: tuple[TensorSpec, ...]) -> None:
         array = inputs[spec.name]
         if not spec.fits(tuple(array.shape)) or str(array.dtype) != spec.dtype:
             raise DataError(
-                f"Input '{spec.name}' is {array.dtype} {list(array.shape)}, but the model expects"
-                f" {spec.dtype} {spec.sizes}."
+                f"Input '{spec.name}' is {array.dtype} {list(array.shape)}, but the model expects {spec.dtype} {spec.sizes}."
             )
