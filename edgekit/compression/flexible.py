@@ -112,8 +112,8 @@ def flexible_specs(
     from torch.utils._sympy.value_ranges import ValueRanges
 
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
-    given: Sequence[Any] = program.graph_signature.user_inputs
-    returned: Sequence[Any] = program.graph_signature.user_outputs
+    given: Any = program.graph_signature.user_inputs
+    returned: Any = program.graph_signature.user_outputs
     bounds = dict(program.range_constraints)
     for spec, name in zip(inputs, given, strict=True):
         for axis in axes.get(spec.name, ()):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Listing", "notebook_html", "render_terminal"]
 
-_LAYER_HEADINGS = ("layer", "operator", "MACs", "size", "arithmetic", "output", "source")
+_LAYER_HEADINGS: tuple[str, ...] = ("layer", "operator", "MACs", "size", "arithmetic", "output", "source")
 _LEFT = {"layer", "operator", "arithmetic", "output", "source"}
 _NUMBERS = {"MACs", "size"}
 _ROOMY_COLUMNS = 110
