@@ -119,7 +119,8 @@ def retype_activations(graph: ir.Graph) -> None:
             continue
         source, zero_point = node.inputs[0], node.inputs[2]
         zero = numpy_of(zero_point)
-        if zero_point is None or zero is None or zero.dtype != np.int8 or (source is not None and source.is_initializer()):
+        is_stored = node.op_type == "DequantizeLinear" and source is not None and source.is_initializer()
+        if zero_point is None or zero is None or zero.dtype != np.int8 or is_stored:
             continue
         name = str(zero_point.name)
         if name not in shifted:

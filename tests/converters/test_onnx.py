@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.numpy_helper
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgekit import pipeline
+from edgekit.converters import onnx_integers
 from edgekit.converters.onnx import CONVERTER
 from edgekit.converters.onnx_ort import chosen_kernels
 from edgekit.converters.onnx_report import read_contract
@@ -361,6 +363,24 @@ class TestBytes:
         session = onnxruntime.InferenceSession(artifact.path.read_bytes(), options, providers=["CPUExecutionProvider"])
         sample = {"image": compressed.golden.inputs["image"][0]}
         np.testing.assert_array_equal(session.run(None, sample)[0], RUNTIME.load(artifact.path).run(sample)["output"])
+
+
+def test_a_float_constant_on_an_activations_grid_is_retyped_on_both_sides() -> None:
+    """Learned queries of detection transformers: a constant that is quantized where it is used."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20]>
+        net (float[2] x) => (float[2] y)
+        <float[2] queries = {1.0, -2.0}, float scale = {0.5}, int8 zero = {3}> {
+            q = QuantizeLinear (queries, scale, zero)
+            d = DequantizeLinear (q, scale, zero)
+            y = Add (x, d)
+        }""")
+    read = ir.from_proto(model)
+    onnx_integers.retype_activations(read.graph)
+    changed = ir.to_proto(read)
+    onnx.checker.check_model(changed, full_check=True)
+    zeros = {node.op_type: node.input[2] for node in changed.graph.node if node.op_type != "Add"}
+    assert zeros["QuantizeLinear"] == zeros["DequantizeLinear"] == "zero_uint8"
 
 
 class TestOrt:
