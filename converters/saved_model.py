@@ -10,14 +10,12 @@ The graph holds one operator, TensorFlow's own for a StableHLO module, so the nu
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit.converters.compiler_settings import compiler_settings
 from edgekit.core.artifact import Artifact, ExportOptions
 from edgekit.core.contract import ContractReport
 from edgekit.core.errors import ConversionError
@@ -57,7 +55,7 @@ class SavedModelConverter:
 
         _check_names(compressed)
         path = output / "saved_model"
-        with _quiet():
+        with compiler_settings(_SETTINGS):
             text = _save(compressed, path)
             report = _report(path, text, compressed.contract)
         return Artifact(
@@ -156,19 +154,3 @@ def _report(path: Path, text: str, contract: QuantizationContract) -> ContractRe
         constants={name: reader.get_tensor(name) for name in sorted(names)},
         scales=(float(number) for number in _NUMBER.findall(text)),
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The compilers are set by environment variables; their dependencies warn about each other."""
-    previous = {name: os.environ.get(name) for name in _SETTINGS}
-    os.environ.update(_SETTINGS)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, value in previous.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value

@@ -8,17 +8,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import types
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit.converters.compiler_settings import compiler_settings
 from edgekit.core.artifact import Artifact, ExportOptions
 from edgekit.core.errors import ConversionError, UnsupportedOpError
 from edgekit.core.files import sha256, write_bytes
@@ -115,7 +113,7 @@ def _lower(compressed: Compressed) -> bytes:
     arguments = tuple(torch.from_numpy(compressed.golden.inputs[spec.name][0]) for spec in compressed.record.inputs)
     has_int64 = any(spec.dtype == "int64" for spec in (*compressed.record.inputs, *compressed.record.outputs))
     try:
-        with _compiler_settings():
+        with compiler_settings(_SETTINGS):
             import litert_torch
             from litert_torch.quantize.quant_config import QuantConfig
 
@@ -223,22 +221,6 @@ def _specs(
         fields = {"name": name, "shape": graph.shape(index), "dtype": graph.dtype(index), **numbers}
         found.append(TensorSpec.parse({**fields, "is_channels_last": is_turned(spec, options)}, source="TFLite edge"))
     return tuple(found)
-
-
-@contextlib.contextmanager
-def _compiler_settings() -> Iterator[None]:
-    """litert_torch is set by environment variables; its dependencies warn about each other."""
-    previous = {name: os.environ.get(name) for name in _SETTINGS}
-    os.environ.update(_SETTINGS)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, value in previous.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _explain(reason: Exception, program: ExportedProgram, name: str) -> ConversionError:
