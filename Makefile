@@ -9,11 +9,12 @@ ASSETS := smartwatch fashion mobilenet pictures sentences minilm basic-pitch sil
 # pyright's Python wrapper would ask the network for a newer version.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup assets demo check test bench clean
+.PHONY: help setup assets demo check test proofs bench clean
 
 help:
 	@echo 'make demo     set up, fetch the smartwatch data, train, compress, export, validate; prints where the report is'
 	@echo 'make test     set up and run all tests'
+	@echo 'make proofs   run the many cases of what the tests show once'
 	@echo 'make check    formatting, lint, types, layers'
 	@echo 'make bench    measure what README and docs claim'
 	@echo 'make assets   fetch the data of all examples'
@@ -48,6 +49,10 @@ check: setup
 test: setup
 	@for asset in $(ASSETS); do $(BIN)/python examples/assets.py $$asset || echo "tests that need $$asset will be skipped"; done
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
+
+# Many cases of what the tests show once.
+proofs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m proof $(PYTEST)
 
 bench: setup
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
