@@ -75,7 +75,7 @@ def test_an_unaltered_file_diverges_nowhere(label: str, exported: Callable[[str]
     ("onnx", "pad"), ("onnx", "scale"), ("onnx-float32", "activation"), ("tflite", "weight"), ("tflite", "scale"),
     ("tflite-float32", "weight"), ("coreml", "scale"), ("coreml-float32", "pad"), ("coreml-float32", "weight"),
 ])  # fmt: skip
-@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
+@pytest.mark.parametrize("beside", [pytest.param(False, id="alone"), pytest.param(True, id="beside", marks=pytest.mark.proof)])
 def test_a_planted_fault_is_named(
     label: str,
     kind: str,
