@@ -7,6 +7,7 @@ allows. A target that refuses does not keep the others from being made.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import os
@@ -217,7 +218,7 @@ class _Queue:
                 return self._made(job, temporary, log)
             finally:
                 if log != self._run.log and log.exists():  # two workers that write into one log tear each other's lines
-                    with _LOGGING, self._run.log.open("ab") as kept:
+                    with contextlib.suppress(OSError), _LOGGING, self._run.log.open("ab") as kept:  # the disk may be full
                         kept.write(log.read_bytes())
                     log.unlink()
 

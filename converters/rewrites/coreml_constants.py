@@ -28,7 +28,12 @@ _RANDOM = ("rand", "dropout", "bernoulli", "multinomial", "normal")
 
 
 def _compute(edit: ProgramEdit) -> int:
-    """Replace what depends on no input and no weight by constants; returns how many there are."""
+    """Replace what depends on no input and no weight by constants; returns how many there are.
+
+    A program that writes into tensors waits until it is functional: what is written to is no constant.
+    """
+    if any(_writes(node) for node in edit.graph.nodes):
+        return 0
     known: dict[torch.fx.Node, Any] = dict(edit.constants(InputKind.CONSTANT_TENSOR))
     given = set(known)
     for node in edit.graph.nodes:
@@ -50,6 +55,10 @@ def _compute(edit: ProgramEdit) -> int:
     return count
 
 
+def _writes(node: torch.fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and bool(node.target._schema.is_mutable)
+
+
 def _is_shaped(node: torch.fx.Node) -> bool:
     value = node.meta.get("val")
     if not isinstance(node.target, torch._ops.OpOverload) or node.target._opname not in _SHAPED or len(node.all_input_nodes) != 1:
@@ -66,7 +75,39 @@ def _is_computable(node: torch.fx.Node, known: dict[torch.fx.Node, Any]) -> bool
     return isinstance(value, torch.Tensor) and value.numel() <= _LARGEST_STEP
 
 
+def _alike(values: torch.Tensor, *fill: float, dtype: torch.dtype, **_: Any) -> torch.Tensor:
+    """A tensor of one number, shaped like ``values``."""
+    number = fill[0] if fill else 0.0
+    return torch.full_like(values.to(dtype), number)
+
+
+def _ones(values: torch.Tensor, *, dtype: torch.dtype, **_: Any) -> torch.Tensor:
+    return torch.full_like(values.to(dtype), 1.0)
+
+
+def _changes_type(node: torch.fx.Node) -> bool:
+    source: Any = node.args[0]
+    wanted = node.kwargs.get("dtype")
+    return wanted is not None and source.meta["val"].dtype != wanted
+
+
 REWRITES = (
+    Rewrite(
+        name="filled-in-its-own-type",
+        targets=("coreml",),
+        because="coremltools 9 ignores the dtype of zeros_like and full_like where sizes are open: a mask of -inf becomes booleans",
+        operators=("aten.zeros_like.default", "aten.full_like.default"),
+        build=_alike,
+        applies=_changes_type,
+    ),
+    Rewrite(
+        name="ones-in-their-own-type",
+        targets=("coreml",),
+        because="coremltools 9 ignores the dtype of ones_like where sizes are open",
+        operators=("aten.ones_like.default",),
+        build=_ones,
+        applies=_changes_type,
+    ),
     Rewrite(
         name="constants-computed",
         targets=("coreml",),

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["audit"]
 
 
-@command(examples=["audit runs/watch", "audit model.mlpackage --against model.pt2"])
+@command(
+    examples=[
+        "audit runs/watch",
+        "audit runs/watch/artifacts/coreml-float32/model.mlpackage --against runs/watch/compressed/float.pt2",
+    ]
+)
 @run_argument
 @once(
     "--against",

@@ -59,7 +59,10 @@ def test_2_usage(command_line: Callable[..., Result], line: str, words: str) -> 
 def test_2_unknown_target(command_line: Callable[..., Result], run: Path) -> None:
     result = command_line("export runs/tiny --target onxn")
     assert result.exit_code == 2
-    assert "Unknown converter 'onxn'; known: coreml, onnx, tflite. Did you mean 'onnx'?" in result.stderr
+    assert (
+        "Unknown converter 'onxn'; known: coreml, onnx, saved-model, tflite, torch-export, torchscript. Did you mean 'onnx'?"
+        in result.stderr
+    )
 
 
 def test_2_not_validated_yet(command_line: Callable[..., Result], run: Path) -> None:

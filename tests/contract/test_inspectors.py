@@ -110,7 +110,7 @@ def test_one_changed_weight_is_found(run: RunFolder, tmp_path: Path) -> None:
     model = onnx.load(original)
     tensor = next(t for t in model.graph.initializer if list(t.dims) == [5, 16])
     values = onnx.numpy_helper.to_array(tensor).copy()
-    values[2, 3] += 7
+    values[2, 3] += 7 if values[2, 3] < 0 else -7
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(model, altered)
     found = inspection.diff(original, altered, sample_count=1)
