@@ -95,7 +95,7 @@ REWRITES = (
     Rewrite(
         name="filled-in-its-own-type",
         targets=("coreml",),
-        because="coremltools 9 ignores the dtype of zeros_like and full_like where sizes are open: a mask of -inf becomes booleans",
+        because="coremltools 9 ignores the dtype of zeros_like and full_like where sizes are open: -inf becomes a boolean",
         operators=("aten.zeros_like.default", "aten.full_like.default"),
         build=_alike,
         applies=_changes_type,

@@ -118,7 +118,7 @@ def flexible_specs(
     for spec, name in zip(inputs, given, strict=True):
         for axis in axes.get(spec.name, ()):
             size = values[name].shape[axis.axis]
-            if isinstance(size, int):
+            if not _is_open(size):
                 raise CaptureError(
                     f"Input '{spec.name}': axis {axis.axis} was to be {axis}, but the model's code works for one size only:"
                     " it uses the size as a number (a reshape to a fixed size, a branch, a table). Derive it from the input's"
@@ -133,13 +133,18 @@ def flexible_specs(
     return tuple(spec.replace(flexible=axes.get(spec.name, ())) for spec in inputs), made
 
 
+def _is_open(size: Any) -> bool:
+    """Whether a traced size is a symbol still; torch may have found that only one number will do."""
+    return not isinstance(size, int) and bool(size.node.expr.free_symbols)
+
+
 def _open_axes(shape: Sequence[Any], bounds: Mapping[Any, Any]) -> tuple[FlexibleAxis, ...]:
     """Axes of an output that follow the inputs', with the bounds their formula has."""
     from torch.utils._sympy.value_ranges import bound_sympy
 
     found = []
     for axis, size in enumerate(shape):
-        if isinstance(size, int):
+        if not _is_open(size):
             continue
         formula = bound_sympy(size.node.expr, dict(bounds))
         found.append(FlexibleAxis(axis=axis, minimum=max(int(formula.lower), 0), maximum=int(formula.upper)))
