@@ -140,6 +140,7 @@ def _finish(
     from edgekit.converters.tflite_integers import quantize_transposed_convolutions, remove_fences, widen_biases
     from edgekit.converters.tflite_layout import remove_idle_transposes
     from edgekit.converters.tflite_recognise import parameter_integers
+    from edgekit.converters.tflite_softmax import softmax_on_its_grid
     from edgekit.converters.tflite_weights import pack_weights, store_weights
     from edgekit.converters.weights import is_weight_only
 
@@ -148,6 +149,7 @@ def _finish(
     remove_idle_transposes(graph)
     integers = parameter_integers(compressed.contract, compressed.program)
     quantize_transposed_convolutions(graph, compressed.contract, integers)
+    softmax_on_its_grid(graph)
     widen_biases(graph, compressed.contract, integers)
     store_weights(graph, weights)
     set_edges(graph, compressed.record.inputs, compressed.record.outputs, options=options)
