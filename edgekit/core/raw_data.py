@@ -12,6 +12,7 @@ and one that only describes it are fed by the same code.
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -58,29 +59,29 @@ class Preprocessing(Record):
             raise TaskError(f"{type(self).__name__}: {explain(reason, type(self))}") from reason
 
     @property
+    @abc.abstractmethod
     def channel_count(self) -> int:
         """Channels of the model input."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def channel_axis(self) -> int:
         """Axis of the channels in the model input; -1 where it has none of its own."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def raw_dtype(self) -> str:
         """Type of raw values."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def limits(self) -> tuple[float, float]:
         """Smallest and largest raw value."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def framed_shape(self) -> tuple[int, ...]:
         """Shape of framed values, without the batch, channels last."""
-        raise NotImplementedError
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,13 +103,13 @@ class Preprocessing(Record):
         """
         return self.prepare(self.frame(raw))
 
+    @abc.abstractmethod
     def frame(self, raw: Any) -> Array:
         """Raw data in the size and with the channels of the model, channels last."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def synthetic(self, count: int, *, seed: int = 0) -> Array:
         """Made-up framed values ``[count, ..., C]``, whose channels and places are all different."""
-        raise NotImplementedError
 
     def prepare(self, framed: Array) -> Array:
         """Framed values ``[N, ..., C]`` -> model input in its own layout and channel order."""
@@ -160,13 +161,13 @@ class Preprocessing(Record):
         """Channels in the model's order; the same again puts them back."""
         return values
 
+    @abc.abstractmethod
     def laid_out(self, values: Array) -> Array:
         """Axes in the model's order."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def unlaid(self, prepared: Array) -> Array:
         """Channels last again."""
-        raise NotImplementedError
 
     def _check_numbers(self) -> None:
         count = self.channel_count
