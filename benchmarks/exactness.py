@@ -44,7 +44,7 @@ EXECUTORS: dict[str, tuple[str, int, Mapping[str, Any]]] = {
     "ONNX Runtime, no graph optimisation": ("onnxruntime", 1, {"optimization": "none"}),
     "LiteRT XNNPACK, 1 thread": ("litert", 1, {}),
     "LiteRT XNNPACK, 2 threads": ("litert", 2, {}),
-    "LiteRT built-in kernels": ("litert", 1, {"kernels": "builtin"}),
+    "LiteRT built-in kernels": ("litert", 1, {"provider": "builtin"}),
     "Core ML reference": ("coreml-reference", 1, {}),
 }
 """Executor -> runtime, threads, its options."""

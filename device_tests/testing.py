@@ -25,6 +25,7 @@ from edgekit.core.errors import ConversionError, DeviceError, IntegrityError
 from edgekit.core.files import sha256, size_bytes
 from edgekit.core.model import Record
 from edgekit.core.profile import DeviceProfile
+from edgekit.core.runtime_options import RuntimeOption
 from edgekit.core.tensors import TensorSpec, check_inputs
 from edgekit.device_tests.agent import run
 
@@ -120,6 +121,7 @@ class FakeRuntime:
     target = "fake"
     modules: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
+    options: tuple[RuntimeOption, ...] = ()
 
     def version(self) -> str:
         """``"test double"``."""

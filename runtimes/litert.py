@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError, UsageError, nearest
+from edgekit.core.runtime_options import RuntimeOption, read_settings
 from edgekit.core.tensors import DType, TensorSpec, check_inputs
 
 if TYPE_CHECKING:
@@ -31,20 +32,26 @@ __all__ = ["RUNTIME", "LiteRTRuntime", "LiteRTSession"]
 _IDENTIFIER_PLACE = slice(4, 8)
 _IDENTIFIER = b"TFL3"
 _KERNELS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
+_LIBRARIES = (".so", ".dylib", ".dll")
+
+OPTIONS = (
+    RuntimeOption(
+        name="provider", kind="text", default="xnnpack", values=tuple(_KERNELS),
+        meaning="XNNPACK's kernels (what ships), TFLite's own optimised or reference ones, or the path of a delegate's library.",
+    ),
+)  # fmt: skip
+"""Options of ``load``."""
 
 
 class LiteRTRuntime:
-    """Runs ``.tflite`` files.
-
-    ``options`` of :meth:`load`: ``kernels`` is ``"xnnpack"`` (default: what ships), ``"builtin"`` (TFLite's own optimised
-    kernels) or ``"reference"``.
-    """
+    """Runs ``.tflite`` files."""
 
     name = "litert"
     extra = "tflite"
     target = "tflite"
     modules = ("ai_edge_litert",)
     hides = ("torch", "tensorflow", "jax", "onnx", "onnxruntime", "coremltools")
+    options = OPTIONS
 
     def version(self) -> str:
         """Version of ai-edge-litert."""
@@ -58,8 +65,7 @@ class LiteRTRuntime:
             UnsupportedOpError: It holds an operator the runtime has no kernel for.
             UsageError: An option is unknown.
         """
-        kernels = _read_options(options or {})
-        return LiteRTSession(make_interpreter(read_model(path), str(path), threads=threads, kernels=kernels))
+        return LiteRTSession(make_interpreter(read_model(path), str(path), threads=threads, provider=asked_provider(options)))
 
     def replay_layers(
         self, artifact: Artifact, contract: QuantizationContract, recorded: Mapping[str, Array], *, threads: int = 1
@@ -77,7 +83,7 @@ class LiteRTRuntime:
         from edgekit.runtimes.litert_trace import StoredGraph
 
         data, source = read_model(path), str(path)
-        interpreter = make_interpreter(data, source, threads=1, kernels="reference", keep_all=True)  # refuses a damaged file
+        interpreter = make_interpreter(data, source, threads=1, provider="reference", keep_all=True)  # refuses a damaged file
         if kernels == "shipped":
             interpreter = make_interpreter(StoredGraph(data).with_all_outputs(), source, threads=1)
         words = "TFLite's reference kernels" if kernels == "reference" else "XNNPACK, every tensor an output"
@@ -154,15 +160,17 @@ def read_model(path: Path) -> bytes:
     return data
 
 
-def make_interpreter(data: bytes, source: str, *, threads: int, kernels: str = "xnnpack", keep_all: bool = False) -> Any:
+def make_interpreter(data: bytes, source: str, *, threads: int, provider: str = "xnnpack", keep_all: bool = False) -> Any:
     """An interpreter with tensors allocated; with ``keep_all`` every tensor can be read after a run.
 
     Raises:
+        UsageError: The delegate cannot be loaded.
         IntegrityError: LiteRT cannot read the model.
         UnsupportedOpError: LiteRT has no kernel for one of its operators.
     """
     module = importlib.import_module("ai_edge_litert.interpreter")
-    resolver = getattr(module.OpResolverType, _KERNELS[kernels])
+    resolver = getattr(module.OpResolverType, _KERNELS.get(provider, _KERNELS["builtin"]))
+    delegates = None if provider in _KERNELS else [_delegate(provider, module)]
     try:
         with _without_native_chatter(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # LiteRT warns that keeping all tensors is for debugging: it is
@@ -170,6 +178,7 @@ def make_interpreter(data: bytes, source: str, *, threads: int, kernels: str = "
                 model_content=data,
                 num_threads=threads,
                 experimental_op_resolver_type=resolver,
+                experimental_delegates=delegates,
                 experimental_preserve_all_tensors=keep_all,
             )
             interpreter.allocate_tensors()
@@ -193,14 +202,33 @@ def _first_line(reason: Exception) -> str:
     return next((line.strip().rstrip(".") for line in str(reason).splitlines() if line.strip()), type(reason).__name__)
 
 
-def _read_options(options: Mapping[str, Any]) -> str:
-    for name in options:
-        if name != "kernels":
-            raise UsageError(f"LiteRT has no option '{name}'; known: kernels.{nearest(name, ['kernels'])}")
-    kernels = str(options.get("kernels", "xnnpack"))
-    if kernels not in _KERNELS:
-        raise UsageError(f"LiteRT option kernels = '{kernels}'; known: {', '.join(_KERNELS)}.{nearest(kernels, _KERNELS)}")
-    return kernels
+def asked_provider(options: Mapping[str, Any] | None) -> str:
+    """The kernels or the delegate's library that options ask for.
+
+    Raises:
+        UsageError: An option or its value is unknown, or there is no such library.
+    """
+    provider = str(read_settings(options, OPTIONS, runtime="LiteRT")["provider"])
+    if provider not in _KERNELS and not provider.endswith(_LIBRARIES):
+        raise UsageError(
+            f"LiteRT: option 'provider' is '{provider}'; known: {', '.join(_KERNELS)}, or the path of a delegate's shared library"
+            f" ({', '.join(_LIBRARIES)}).{nearest(provider, _KERNELS)}"
+        )
+    return provider
+
+
+def _delegate(path: str, module: Any) -> Any:
+    """An external delegate.
+
+    Raises:
+        UsageError: It is not there, or is no delegate.
+    """
+    if not Path(path).is_file():
+        raise UsageError(f"There is no delegate library {path}. Give the path of a TFLite delegate's shared library, or xnnpack.")
+    try:
+        return module.load_delegate(path)
+    except (ValueError, OSError, AttributeError) as reason:
+        raise UsageError(f"{path} is not a delegate LiteRT can load: {_first_line(reason) or type(reason).__name__}.") from reason
 
 
 def _edges(interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:

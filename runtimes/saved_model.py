@@ -10,7 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError, UsageError
+from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError
+from edgekit.core.runtime_options import RuntimeOption, read_settings
 from edgekit.core.tensors import DType, TensorSpec, check_inputs
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class SavedModelRuntime:
     extra = "tensorflow"
     modules = ("tensorflow",)
     hides = ("torch", "keras", "coremltools", "onnx", "onnxruntime", "jax")
+    options: tuple[RuntimeOption, ...] = ()
 
     def version(self) -> str:
         """Version of the installed TensorFlow."""
@@ -88,8 +90,7 @@ class SavedModelRuntime:
             IntegrityError: The folder is not one TensorFlow can read.
             UsageError: An option was given; there are none.
         """
-        if options:
-            raise UsageError(f"The runtime '{self.name}' has no options, but got {', '.join(options)}.")
+        read_settings(options, self.options, runtime=f"Runtime '{self.name}'")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         import tensorflow as tf
 

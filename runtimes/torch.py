@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edgekit.core.compressed import CompressedRecord
-from edgekit.core.errors import DataError, IntegrityError, UsageError
+from edgekit.core.errors import DataError, IntegrityError
 from edgekit.core.program import load_program
+from edgekit.core.runtime_options import RuntimeOption, read_settings
 from edgekit.core.tensors import DType, TensorSpec, check_inputs
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class TorchRuntime:
     extra = "all"
     modules = ("torch",)
     hides = ("tensorflow", "keras", "coremltools", "onnxruntime", "litert_torch", "ai_edge_litert", "jax")
+    options: tuple[RuntimeOption, ...] = ()
 
     def version(self) -> str:
         """Version of the installed torch."""
@@ -86,8 +88,7 @@ class TorchRuntime:
         """
         import torch
 
-        if options:
-            raise UsageError(f"The torch runtime has no options, but got {', '.join(options)}.")
+        read_settings(options, self.options, runtime="The torch runtime")
         torch.set_num_threads(threads)
         program = _load(path)
         inputs, outputs = _edges(program, path)

@@ -10,8 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError, UsageError
+from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError
 from edgekit.core.program import register_operators
+from edgekit.core.runtime_options import RuntimeOption, read_settings
 from edgekit.core.tensors import TensorSpec, check_inputs
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class TorchExportRuntime:
     extra = "all"
     modules = ("torch",)
     hides = ("tensorflow", "keras", "onnx", "onnxruntime", "coremltools", "litert_torch", "ai_edge_litert", "jax")
+    options: tuple[RuntimeOption, ...] = ()
 
     def version(self) -> str:
         """Version of the installed torch."""
@@ -83,7 +85,7 @@ class TorchExportRuntime:
         """
         import torch
 
-        _no_options(self.name, options)
+        read_settings(options, self.options, runtime=f"Runtime '{self.name}'")
         torch.set_num_threads(threads)
         register_operators()
         extra = {_EDGES: ""}
@@ -113,6 +115,7 @@ class TorchScriptRuntime:
     extra = "all"
     modules = ("torch",)
     hides = TorchExportRuntime.hides
+    options: tuple[RuntimeOption, ...] = ()
 
     def version(self) -> str:
         """Version of the installed torch."""
@@ -127,7 +130,7 @@ class TorchScriptRuntime:
         """
         import torch
 
-        _no_options(self.name, options)
+        read_settings(options, self.options, runtime=f"Runtime '{self.name}'")
         torch.set_num_threads(threads)
         extra: dict[str, Any] = {_EDGES: ""}
         try:
@@ -159,11 +162,6 @@ class TorchScriptRuntime:
 
 EXPORT_RUNTIME = TorchExportRuntime()
 SCRIPT_RUNTIME = TorchScriptRuntime()
-
-
-def _no_options(name: str, options: Mapping[str, Any] | None) -> None:
-    if options:
-        raise UsageError(f"The runtime '{name}' has no options, but got {', '.join(options)}.")
 
 
 def _edges(stored: str, path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from edgekit.core.artifact import Artifact, ExportOptions
+from edgekit.core.runtime_options import RuntimeOption
 from edgekit.core.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class Runtime(Framework, Protocol):
 
     target: str
     """The converter whose artifacts it runs."""
+    options: tuple[RuntimeOption, ...]
+    """What ``load`` takes in ``options``, as data that can be listed."""
 
     def version(self) -> str:
         """Version of the installed runtime."""

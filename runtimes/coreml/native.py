@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.core.errors import DeviceError, IntegrityError, UsageError
+from edgekit.core.runtime_options import RuntimeOption, read_settings
 from edgekit.core.tensors import check_inputs
 
 if TYPE_CHECKING:
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = ["RUNTIME", "NativeRuntime", "NativeSession"]
 
-_COMPUTE_UNITS = ("ALL", "CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE")
+_COMPUTE_UNITS = {"all": "ALL", "cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "neural-engine": "CPU_AND_NE"}
+
+OPTIONS = (
+    RuntimeOption(
+        name="provider", kind="choice", default="all", values=tuple(_COMPUTE_UNITS),
+        meaning="Compute units Core ML may use; the processor is always one of them.",
+    ),
+)  # fmt: skip
+"""Options of ``load``."""
 
 
 class NativeSession:
@@ -88,6 +97,7 @@ class NativeRuntime:
     target = "coreml"
     systems = ("Darwin",)
     """Operating systems it works on."""
+    options = OPTIONS
 
     def version(self) -> str:
         """Versions of macOS, whose Core ML runs the model, and coremltools."""
@@ -100,7 +110,7 @@ class NativeRuntime:
         Args:
             path: The ``.mlpackage`` folder.
             threads: No effect: Core ML chooses.
-            options: ``compute_units``: ``"ALL"`` (default), ``"CPU_ONLY"``, ``"CPU_AND_GPU"`` or ``"CPU_AND_NE"``.
+            options: Values of :data:`OPTIONS`.
 
         Raises:
             DeviceError: This is not macOS.
@@ -109,7 +119,7 @@ class NativeRuntime:
         """
         from edgekit.runtimes.coreml.package import read_package
 
-        units = _compute_units(options or {})
+        units = _COMPUTE_UNITS[read_settings(options, OPTIONS, runtime="Core ML")["provider"]]
         _need_macos()
         program = read_package(path)
         with warnings.catch_warnings():
@@ -136,14 +146,6 @@ class NativeRuntime:
         with tempfile.TemporaryDirectory(prefix="edgekit-coreml-") as scratch:
             cut = Path(scratch, "cut.mlpackage")
             return replay_cut(self.load, artifact.path, cut, artifact.contract_report, contract, recorded, threads=threads)
-
-
-def _compute_units(options: Mapping[str, Any]) -> str:
-    for name, value in options.items():
-        if name != "compute_units" or value not in _COMPUTE_UNITS:
-            known = ", ".join(_COMPUTE_UNITS)
-            raise UsageError(f"Runtime 'coreml' has no option {name}={value!r}; known: compute_units = {known}.")
-    return str(options.get("compute_units", "ALL"))
 
 
 def _need_macos() -> None:

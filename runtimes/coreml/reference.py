@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.core.errors import EdgekitError, UnsupportedOpError, UsageError
+from edgekit.core.runtime_options import RuntimeOption, read_settings
 from edgekit.core.tensors import check_inputs
 
 if TYPE_CHECKING:
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from edgekit.runtimes.coreml.executor import Executable
     from edgekit.runtimes.coreml.flexible import FlexibleExecutable
 
-__all__ = ["RUNTIME", "ReferenceRuntime", "ReferenceSession"]
+__all__ = ["OPTIONS", "RUNTIME", "ReferenceRuntime", "ReferenceSession"]
+
+OPTIONS = (
+    RuntimeOption(
+        name="precision", kind="choice", default="declared", values=("declared", "float32", "float16"),
+        meaning="Results are rounded to float16 where the program declares float16, nowhere, or everywhere.",
+    ),
+)  # fmt: skip
+"""Options of ``load``."""
 
 
 class ReferenceSession:
@@ -96,6 +105,7 @@ class ReferenceRuntime:
     modules = ("coremltools",)
     hides = ("tensorflow", "onnx", "onnxruntime", "keras", "ai_edge_litert", "litert_torch")
     target = "coreml"
+    options = OPTIONS
 
     def version(self) -> str:
         """Versions of edgekit and torch, and what this is."""
@@ -108,8 +118,7 @@ class ReferenceRuntime:
         Args:
             path: The ``.mlpackage`` folder.
             threads: Threads torch may use.
-            options: ``precision``: ``"declared"`` (round what the program declares as float16; the default), ``"float32"``
-                (never round) or ``"float16"`` (round every float).
+            options: Values of :data:`OPTIONS`.
 
         Raises:
             IntegrityError: The package is damaged or incomplete.
@@ -120,7 +129,7 @@ class ReferenceRuntime:
         from edgekit.runtimes.coreml.flexible import FlexibleExecutable
         from edgekit.runtimes.coreml.package import read_package
 
-        precision = _precision(options or {})
+        precision = read_settings(options, OPTIONS, runtime="The Core ML reference executor")["precision"]
         program = read_package(path)
         try:
             executable: Executable | FlexibleExecutable
@@ -164,14 +173,6 @@ class ReferenceRuntime:
         from edgekit.runtimes.coreml.stored import read_file
 
         return read_file(path)
-
-
-def _precision(options: Mapping[str, Any]) -> Any:
-    known = ("declared", "float32", "float16")
-    for name, value in options.items():
-        if name != "precision" or value not in known:
-            raise UsageError(f"Runtime 'coreml-reference' has no option {name}={value!r}; known: precision = {', '.join(known)}.")
-    return options.get("precision", "declared")
 
 
 def _owned(array: Array) -> Array:

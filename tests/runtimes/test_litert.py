@@ -72,17 +72,17 @@ class TestSession:
         session.run({"signal": -signal})
         np.testing.assert_array_equal(first, kept)
 
-    @pytest.mark.parametrize("kernels", ["builtin", "reference"])
-    def test_other_kernels_are_near(self, artifact: Artifact, compressed: Compressed, signal: np.ndarray, kernels: str) -> None:
+    @pytest.mark.parametrize("provider", ["builtin", "reference"])
+    def test_other_kernels_are_near(self, artifact: Artifact, compressed: Compressed, signal: np.ndarray, provider: str) -> None:
         shipped = RUNTIME.load(artifact.path).run({"signal": signal})["output"]
-        other = RUNTIME.load(artifact.path, options={"kernels": kernels}).run({"signal": signal})["output"]
+        other = RUNTIME.load(artifact.path, options={"provider": provider}).run({"signal": signal})["output"]
         np.testing.assert_allclose(other, shipped, atol=3 * step_of(compressed))
 
     @pytest.mark.parametrize(
         ("options", "complaint"),
         [
-            ({"kernel": "builtin"}, "no option 'kernel'.*Did you mean 'kernels'"),
-            ({"kernels": "xnnpak"}, "Did you mean 'xnnpack'"),
+            ({"providers": "builtin"}, "no option 'providers'.*Did you mean 'provider'"),
+            ({"provider": "xnnpak"}, "Did you mean 'xnnpack'"),
         ],
     )
     def test_unknown_options_are_refused(self, artifact: Artifact, options: dict[str, Any], complaint: str) -> None:

@@ -22,8 +22,9 @@ from edgekit.core.compressed import Compressed
 from edgekit.core.contract import ContractReport
 from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError, UsageError
 from edgekit.core.task import Task
-from edgekit.runtimes.onnxruntime import RUNTIME, sums_saturate
+from edgekit.runtimes.onnxruntime import RUNTIME
 from edgekit.runtimes.onnxruntime_replay import cut
+from edgekit.runtimes.onnxruntime_session import sums_saturate
 from edgekit.runtimes.torch import record_layers
 
 

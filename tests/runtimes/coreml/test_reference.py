@@ -162,7 +162,7 @@ def test_inputs_are_neither_kept_nor_changed(signal: Artifact) -> None:
 
 
 def test_unknown_option(signal: Artifact) -> None:
-    with pytest.raises(UsageError, match="no option precision='half'; known: precision = declared, float32, float16"):
+    with pytest.raises(UsageError, match="'precision' is 'half'; known: declared, float32, float16"):
         RUNTIME.load(signal.path, options={"precision": "half"})
 
 

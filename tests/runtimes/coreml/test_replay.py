@@ -168,8 +168,8 @@ def test_native_core_ml_needs_a_mac(exported: tuple[Compressed, Artifact], recor
         native.RUNTIME.load(artifact.path)
     with pytest.raises(DeviceError, match="macOS only"):
         native.RUNTIME.replay_layers(artifact, compressed.contract, recorded)
-    with pytest.raises(UsageError, match="known: compute_units = ALL"):
-        native.RUNTIME.load(artifact.path, options={"compute_units": "NPU"})
+    with pytest.raises(UsageError, match="'NPU'; known: all, cpu"):
+        native.RUNTIME.load(artifact.path, options={"provider": "NPU"})
     assert native.RUNTIME.version().startswith("Core ML of macOS")
 
 
