@@ -1,0 +1,205 @@
+"""One set of rounding rules per runtime.
+
+========================= ==================== ==================== ==================== ====================
+operation                 ONNX Runtime (x86)   XNNPACK              TFLite               simulation
+========================= ==================== ==================== ==================== ====================
+convolution, linear       float32, to even     float32, to even     fixed, see below     float32 graph
+add                       float32 fma          21-bit fixed point   3 fixed products     float32 graph
+multiply                  float32, to even     float32, to even     fixed, 2 roundings   float32 graph
+mean                      float32, to even     float32, to even     fixed, see below     float32 graph
+quantize                  divide, to even      reciprocal, to even  divide, away         reciprocal, to even
+========================= ==================== ==================== ==================== ====================
+
+TFLite's kernels round twice in fixed point: ties upward where a kernel is optimised, away from zero in reference kernels and in
+depthwise convolutions. Its optimised mean also rounds the zero point.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.runtimes.exact import elementwise, pooling, requantization
+from edgekit.runtimes.exact.elementwise import Elementwise, Operand
+from edgekit.runtimes.exact.pooling import Averager
+from edgekit.runtimes.exact.requantization import Output, Requantizer, fixed_point
+from edgekit.runtimes.exact.table import softmax
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgekit.core.tensors import Array
+
+__all__ = ["ONNX_RUNTIME", "RULES", "SIMULATION", "TFLITE", "TFLITE_REFERENCE", "XNNPACK", "Rules"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """How one runtime rounds.
+
+    Args:
+        name: Of the rule set.
+        convolution: Sums of a convolution.
+        depthwise: Sums of a depthwise convolution.
+        linear: Sums of a matrix product.
+        add: Sum or difference of two tensors.
+        multiply: Product of two tensors.
+        mean: Mean over axes.
+        spatial_mean: Mean over both middle axes of four, which are kept.
+        average: Average over windows.
+        requantize: Integers from one grid to another.
+        softmax: Softmax of integers.
+        quantize: float32 -> integers.
+        dequantize: Integers -> float32.
+    """
+
+    name: str
+    convolution: Requantizer
+    depthwise: Requantizer
+    linear: Requantizer
+    add: Elementwise
+    multiply: Elementwise
+    mean: Averager
+    spatial_mean: Averager
+    average: Averager
+    requantize: Callable[[Operand, Output], Array]
+    softmax: Callable[..., Array]
+    quantize: Callable[[Array, Output], Array]
+    dequantize: Callable[[Operand], Array]
+
+
+def _quantize_dividing(real: Array, output: Output) -> Array:
+    """ONNX ``QuantizeLinear``: divided by the scale, half to even (``mlas/lib/quantize.cpp``)."""
+    return output.round(real.astype(np.float32) / output.scale)
+
+
+def _quantize_by_reciprocal(real: Array, output: Output) -> Array:
+    """XNNPACK's ``f32-qs8-vcvt``: times the float32 reciprocal of the scale, half to even."""
+    return output.round(real.astype(np.float32) * (np.float32(1.0) / output.scale))
+
+
+def _quantize_away(real: Array, output: Output) -> Array:
+    """TFLite's ``AffineQuantize``: divided by the scale, half away from zero (``internal/reference/quantize.h``)."""
+    steps = real.astype(np.float32) / output.scale
+    away = np.trunc(steps + np.copysign(np.float32(0.5), steps))
+    limit = np.float32(2.0**24)
+    return output.place(np.clip(away, -limit, limit))
+
+
+def _dequantize(data: Operand) -> Array:
+    """Steps from the zero point times the scale."""
+    return data.real
+
+
+def _dequantize_in_two_products(data: Operand) -> Array:
+    """TFLite's optimised kernel: ``q * s + (-z * s)``, each rounded (``internal/optimized/optimized_ops.h``)."""
+    offset = np.float32(-data.zero_point) * data.scale
+    real: Array = data.values.astype(np.float32) * data.scale + offset
+    return real
+
+
+def _requantize_dividing(data: Operand, output: Output) -> Array:
+    return _quantize_dividing(data.real, output)
+
+
+def _requantize_by_ratio(data: Operand, output: Output) -> Array:
+    """XNNPACK's ``qs8-vcvt``: an 8-bit fixed-point ratio, rounded half upward (``xnn_init_qs8_cvt_scalar_params``)."""
+    multiplier = int(np.rint(np.float32(256.0) * (data.scale / output.scale)))
+    return output.place((data.steps * multiplier + 128) >> 8)
+
+
+def _requantize_by_fixed_point(data: Operand, output: Output) -> Array:
+    """TFLite's ``Requantize`` (``internal/reference/requantize.h``)."""
+    multiplier, shift = fixed_point(float(data.scale) / float(output.scale))
+    return output.place(requantization.multiply_rounding_twice(data.steps, multiplier, shift))
+
+
+def _requantize_simulated(data: Operand, output: Output) -> Array:
+    return requantization.quantize_simulated(data.real, output)
+
+
+def _softmax_simulated(data: Operand, output: Output, *, axis: int, beta: float) -> Array:
+    real = data.real.astype(np.float64) * beta
+    powers = np.exp(real - real.max(axis, keepdims=True))
+    return requantization.quantize_simulated((powers / powers.sum(axis, keepdims=True)).astype(np.float32), output)
+
+
+def _softmax_dividing(data: Operand, output: Output, *, axis: int, beta: float) -> Array:
+    real = data.real.astype(np.float64) * beta
+    powers = np.exp(real - real.max(axis, keepdims=True))
+    return _quantize_dividing((powers / powers.sum(axis, keepdims=True)).astype(np.float32), output)
+
+
+ONNX_RUNTIME = Rules(
+    name="ONNX Runtime",
+    convolution=requantization.by_float,
+    depthwise=requantization.by_float,
+    linear=requantization.by_float,
+    add=elementwise.add_by_fma,
+    multiply=elementwise.multiply_by_float_ratio,
+    mean=pooling.mean_by_float,
+    spatial_mean=pooling.mean_by_float,
+    average=pooling.average_by_float,
+    requantize=_requantize_dividing,
+    softmax=_softmax_dividing,
+    quantize=_quantize_dividing,
+    dequantize=_dequantize,
+)
+XNNPACK = Rules(
+    name="XNNPACK",
+    convolution=requantization.by_float,
+    depthwise=requantization.by_float,
+    linear=requantization.by_float,
+    add=elementwise.add_by_fixed_point,
+    multiply=elementwise.multiply_by_float,
+    mean=pooling.mean_by_ratio,
+    spatial_mean=pooling.mean_by_ratio,
+    average=pooling.average_half_away,
+    requantize=_requantize_by_ratio,
+    softmax=softmax,
+    quantize=_quantize_by_reciprocal,
+    dequantize=_dequantize,
+)
+TFLITE_REFERENCE = Rules(
+    name="TFLite reference kernels",
+    convolution=requantization.by_two_roundings,
+    depthwise=requantization.by_two_roundings,
+    linear=requantization.by_two_roundings,
+    add=elementwise.add_by_three_products,
+    multiply=elementwise.multiply_by_two_roundings,
+    mean=pooling.mean_by_fixed_point,
+    spatial_mean=pooling.mean_by_fixed_point,
+    average=pooling.average_half_away,
+    requantize=_requantize_by_fixed_point,
+    softmax=_softmax_simulated,
+    quantize=_quantize_away,
+    dequantize=_dequantize,
+)
+TFLITE = dataclasses.replace(
+    TFLITE_REFERENCE,
+    name="TFLite built-in kernels",
+    convolution=requantization.by_two_upward,
+    linear=requantization.by_two_upward,
+    spatial_mean=pooling.mean_by_rounded_zero_point,
+    softmax=softmax,
+    dequantize=_dequantize_in_two_products,
+)
+SIMULATION = Rules(
+    name="simulation",
+    convolution=requantization.by_simulation,
+    depthwise=requantization.by_simulation,
+    linear=requantization.by_simulation,
+    add=elementwise.add_by_simulation,
+    multiply=elementwise.multiply_by_simulation,
+    mean=pooling.mean_by_simulation,
+    spatial_mean=pooling.mean_by_simulation,
+    average=pooling.average_by_simulation,
+    requantize=_requantize_simulated,
+    softmax=_softmax_simulated,
+    quantize=requantization.quantize_simulated,
+    dequantize=_dequantize,
+)
+RULES = {rules.name: rules for rules in (ONNX_RUNTIME, XNNPACK, TFLITE, TFLITE_REFERENCE, SIMULATION)}
+"""All of them by name."""
