@@ -1,0 +1,171 @@
+#include "npy.h"
+
+#include <cstring>
+
+#include "failure.h"
+#include "files.h"
+
+namespace runner {
+namespace {
+
+constexpr char kMagic[] = "\x93NUMPY";
+constexpr std::size_t kMagicSize = 6;
+constexpr std::size_t kHeaderLimit = 65536;  // NumPy's own limit is 10,000 characters
+constexpr std::size_t kRankLimit = 16;
+
+// Reads the one form of dictionary NumPy writes: {'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }
+class HeaderReader {
+public:
+    HeaderReader(const std::string& header, const std::string& source) : header_(header), source_(source) {}
+
+    void read(Tensor* found) {
+        bool has_type = false, has_order = false, has_shape = false;
+        expect('{');
+        while (!accept('}')) {
+            const std::string key = string();
+            expect(':');
+            if (key == "descr" && !has_type) {
+                has_type = true;
+                read_type(found);
+            } else if (key == "fortran_order" && !has_order) {
+                has_order = true;
+                if (word() != "False") fail("it is in Fortran order; save numpy.ascontiguousarray(array)");
+            } else if (key == "shape" && !has_shape) {
+                has_shape = true;
+                read_shape(&found->shape);
+            } else {
+                fail("its header has the key '" + key.substr(0, 40) + "' where descr, fortran_order and shape stand once");
+            }
+            if (!accept(',')) {
+                expect('}');
+                break;
+            }
+        }
+        skip_spaces();
+        if (place_ != header_.size() || !has_type || !has_order || !has_shape) fail("its header is damaged");
+    }
+
+private:
+    void read_type(Tensor* found) {
+        const std::string description = string();
+        const auto dtype = dtype_of_description(description);
+        if (!dtype)
+            fail("its elements are '" + description.substr(0, 40) +
+                 "'; taken are |b1 |i1 |u1 <i2 <i4 <i8 <f2 <f4 <f8 (little-endian, no objects)");
+        found->dtype = *dtype;
+    }
+
+    void read_shape(Shape* shape) {
+        shape->clear();
+        expect('(');
+        while (!accept(')')) {
+            if (shape->size() == kRankLimit) fail("it has more than 16 axes");
+            shape->push_back(number());
+            if (!accept(',')) {
+                if (shape->size() == 1) fail("its shape is no tuple");
+                expect(')');
+                break;
+            }
+        }
+    }
+
+    std::int64_t number() {
+        skip_spaces();
+        std::int64_t value = 0;
+        const std::size_t start = place_;
+        while (place_ < header_.size() && header_[place_] >= '0' && header_[place_] <= '9') {
+            if (value > (std::int64_t{1} << 48)) fail("its shape has a size that is too large");
+            value = value * 10 + (header_[place_++] - '0');
+        }
+        if (place_ == start) fail("its shape has a size that is no whole number");
+        return value;
+    }
+
+    std::string string() {
+        skip_spaces();
+        if (place_ >= header_.size() || (header_[place_] != '\'' && header_[place_] != '"')) fail("its header is damaged");
+        const char quote = header_[place_++];
+        const std::size_t end = header_.find(quote, place_);
+        if (end == std::string::npos) fail("its header is damaged");
+        const std::string found = header_.substr(place_, end - place_);
+        place_ = end + 1;
+        return found;
+    }
+
+    std::string word() {
+        skip_spaces();
+        const std::size_t start = place_;
+        while (place_ < header_.size() && ((header_[place_] | 0x20) >= 'a' && (header_[place_] | 0x20) <= 'z')) ++place_;
+        return header_.substr(start, place_ - start);
+    }
+
+    bool accept(char wanted) {
+        skip_spaces();
+        if (place_ >= header_.size() || header_[place_] != wanted) return false;
+        ++place_;
+        return true;
+    }
+
+    void expect(char wanted) {
+        if (!accept(wanted)) fail("its header is damaged");
+    }
+
+    void skip_spaces() {
+        while (place_ < header_.size() && (header_[place_] == ' ' || header_[place_] == '\n')) ++place_;
+    }
+
+    [[noreturn]] void fail(const std::string& what) { throw Failure(kUsage, source_ + " cannot be read as .npy: " + what); }
+
+    const std::string& header_;
+    const std::string& source_;
+    std::size_t place_ = 0;
+};
+
+}  // namespace
+
+std::size_t parse_npy_header(const std::string& bytes, const std::string& source, Tensor* found) {
+    const auto byte = [&](std::size_t place) { return static_cast<std::size_t>(static_cast<unsigned char>(bytes[place])); };
+    if (bytes.size() < kMagicSize + 4 || std::memcmp(bytes.data(), kMagic, kMagicSize) != 0)
+        throw Failure(kUsage, source + " is not a .npy file: it does not begin with \\x93NUMPY. Write it with numpy.save.");
+    const std::size_t version = byte(kMagicSize);
+    const std::size_t width = version == 1 ? 2 : 4;
+    const std::size_t start = kMagicSize + 2 + width;
+    if (version < 1 || version > 3 || bytes.size() < start)
+        throw Failure(kUsage, source + " has version " + std::to_string(version) + " of the .npy format, or is cut short.");
+    std::size_t length = 0;
+    for (std::size_t index = 0; index < width; ++index) length |= byte(kMagicSize + 2 + index) << (8 * index);
+    if (length > kHeaderLimit || bytes.size() - start < length)
+        throw Failure(kUsage, source + " has a header of " + std::to_string(length) + " bytes, more than the file or 65,536.");
+    HeaderReader(bytes.substr(start, length), source).read(found);
+    return start + length;
+}
+
+Tensor read_npy(const std::string& path) {
+    const std::string bytes = read_file(path, kUsage);
+    Tensor tensor;
+    const std::size_t offset = parse_npy_header(bytes, path, &tensor);
+    const std::size_t size = element_count(tensor.shape) * facts(tensor.dtype).size_bytes;
+    if (bytes.size() - offset != size)
+        throw Failure(kUsage, path + " holds " + std::to_string(bytes.size() - offset) + " bytes of values; its header says " +
+                                  facts(tensor.dtype).name + " " + text(tensor.shape) + ", which are " + std::to_string(size) + ".");
+    tensor.bytes.assign(bytes.begin() + static_cast<std::ptrdiff_t>(offset), bytes.end());
+    return tensor;
+}
+
+void write_npy(const std::string& path, const Tensor& tensor) {
+    std::string shape;
+    for (const auto size : tensor.shape) shape += std::to_string(size) + (tensor.shape.size() == 1 ? "," : ", ");
+    if (tensor.shape.size() > 1) shape.resize(shape.size() - 2);
+    std::string header = std::string("{'descr': '") + facts(tensor.dtype).description + "', 'fortran_order': False, 'shape': (" +
+                         shape + "), }";
+    const std::size_t prefix = kMagicSize + 4;
+    header.append(63 - (prefix + header.size()) % 64, ' ');  // the values begin at a multiple of 64
+    header += '\n';
+    std::string bytes(kMagic, kMagicSize);
+    bytes += {'\x01', '\x00', static_cast<char>(header.size() & 0xff), static_cast<char>(header.size() >> 8)};
+    bytes += header;
+    bytes.append(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());
+    write_file(path, bytes);
+}
+
+}  // namespace runner

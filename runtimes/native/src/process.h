@@ -1,0 +1,27 @@
+// What the operating system says of this process: clocks, memory, preemptions, processors.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace runner {
+
+std::int64_t wall_ns();  // CLOCK_MONOTONIC
+std::int64_t cpu_ns();   // CLOCK_PROCESS_CPUTIME_ID: all threads
+std::int64_t peak_memory_bytes();  // VmHWM; 0 where the system does not tell
+
+struct Switches {
+    std::int64_t involuntary;  // the process was preempted
+    std::int64_t voluntary;    // it waited
+};
+Switches context_switches();
+
+// "0,2-3" -> {0, 2, 3}
+std::vector<int> parse_cpu_list(const std::string& words);
+void set_affinity(const std::vector<int>& cpus);
+std::vector<std::int64_t> affinity();
+
+std::string machine();  // "Linux 6.1.0 aarch64"
+
+}  // namespace runner

@@ -1,0 +1,108 @@
+#include "report.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "process.h"
+
+namespace runner {
+
+const char kVersion[] = "1.0.0";
+
+namespace {
+
+void write_tensor(const TensorInfo& info, Json* json) {
+    json->text("name", info.name).text("dtype", facts(info.dtype).name).numbers("shape", info.shape);
+    if (info.grid) json->number("scale", info.grid->scale).number("zero_point", info.grid->zero_point);
+}
+
+void write_runtime(const Model& model, Json* json) {
+    const auto& runtime = model.runtime();
+    json->object("runtime").text("name", runtime.name).text("version", runtime.version).text("library", runtime.library);
+    json->text("provider", runtime.provider).object("options");
+    for (const auto& [name, value] : runtime.options) json->text(name.c_str(), value);
+    json->end().end();
+}
+
+void write_options(const Arguments& arguments, Json* json) {
+    json->object("options").number("threads", std::int64_t{arguments.options.threads}).numbers("affinity", affinity());
+    json->number("warm_up", arguments.plan.warm_up).number("repeat", arguments.plan.repeat);
+    json->number("seconds", arguments.plan.seconds).end();
+}
+
+void write_edges(const Model& model, const Report& report, Json* json) {
+    json->array("inputs");
+    for (std::size_t index = 0; index < model.inputs().size(); ++index) {
+        json->object();
+        write_tensor(model.inputs()[index], json);
+        if (index < report.input_sha256.size()) json->text("sha256", report.input_sha256[index]);
+        json->end();
+    }
+    json->end().array("outputs");
+    for (std::size_t index = 0; index < model.outputs().size(); ++index) {
+        json->object();
+        write_tensor(model.outputs()[index], json);
+        if (index < report.outputs.size()) {
+            const auto& output = report.outputs[index];
+            json->text("sha256", output.sha256).numbers("found_shape", output.shape);
+            if (!output.file.empty()) json->text("file", output.file);
+        }
+        json->end();
+    }
+    json->end();
+}
+
+void write_audit(const Audit& audit, Json* json) {
+    json->object("audit").number("inferences_in_block", audit.inferences);
+    json->numbers("bare_wall_ns", audit.bare_wall_ns).numbers("sampled_wall_ns", audit.sampled_wall_ns);
+    json->numbers("bare_cpu_ns", audit.bare_cpu_ns).numbers("sampled_cpu_ns", audit.sampled_cpu_ns);
+    json->numbers("reported_ns", audit.reported_ns).end();
+}
+
+}  // namespace
+
+void write_timing(const Timing& timing, Json* json) {
+    std::vector<std::int64_t> ordered = timing.wall_ns;
+    std::sort(ordered.begin(), ordered.end());
+    const auto count = static_cast<std::int64_t>(ordered.size());
+    const double sum = std::accumulate(ordered.begin(), ordered.end(), 0.0);
+    const ClockCost cost = clock_cost();
+    json->object("latency").text("clock", "CLOCK_MONOTONIC").number("sample_count", count);
+    json->number("minimum_ns", ordered.front()).number("p50_ns", percentile(ordered, 50));
+    json->number("p90_ns", percentile(ordered, 90)).number("p99_ns", percentile(ordered, 99));
+    json->number("maximum_ns", ordered.back()).number("mean_ns", sum / static_cast<double>(count));
+    json->number("total_wall_ns", timing.total_wall_ns).number("total_cpu_ns", timing.total_cpu_ns);
+    json->number("preemptions", timing.preemptions).number("waits", timing.waits);
+    json->number("clock_cost_ns", cost.wall_ns).number("cpu_clock_cost_ns", cost.cpu_ns);
+    json->numbers("samples_ns", timing.wall_ns);
+    if (timing.cpu_ns.empty())
+        json->null("cpu_samples_ns");
+    else
+        json->numbers("cpu_samples_ns", timing.cpu_ns);
+    json->end();
+}
+
+std::string document(const Arguments& arguments, const Model& model, const Report& report) {
+    Json json;
+    json.object().number("schema_version", std::int64_t{1}).text("runner", kVersion).text("machine", machine());
+    json.object("model").text("path", arguments.model).text("sha256", report.model_sha256);
+    json.number("size_bytes", static_cast<std::int64_t>(report.model_size_bytes)).object("metadata");
+    for (const auto& [key, value] : model.metadata()) json.text(key.c_str(), value);
+    json.end().end();
+    write_runtime(model, &json);
+    write_options(arguments, &json);
+    write_edges(model, report, &json);
+    json.number("load_ns", report.load_ns);
+    if (report.first_inference_ns) {
+        json.number("first_inference_ns", *report.first_inference_ns);
+        json.number("sample_count", static_cast<std::int64_t>(report.sample_count));
+        json.text("inputs_are", arguments.inputs.empty() ? "zeros" : "given");
+    }
+    if (report.timing) write_timing(*report.timing, &json);
+    if (report.audit) write_audit(*report.audit, &json);
+    json.object("memory").number("after_load_bytes", report.memory_after_load_bytes);
+    json.number("peak_bytes", peak_memory_bytes()).end().end();
+    return json.str();
+}
+
+}  // namespace runner
