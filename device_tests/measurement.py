@@ -15,28 +15,28 @@ The procedure, in order:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgekit.core.measurement import Distribution, Evidence, Measurement
+from edgekit.device_tests.blocks import Block, choose_length, take_block
 from edgekit.device_tests.paired import quantile_interval, ratio_of_medians
 
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["Series", "compare", "is_disturbed", "sample_rounds", "steady_start", "summarise"]
+__all__ = ["BLOCK_S", "Series", "compare", "is_disturbed", "sample_rounds", "steady_start", "summarise", "take_rounds"]
 
+BLOCK_S = 0.02
+"""How long a block should last."""
 _BATCH = 5
 _MOST_BATCHES = 200
 _TAIL_BATCHES = 5
 _FEWEST_FOR_DETECTION = 40
 _ROUNDING = 1e-12
-_BLOCK_S = 0.02
-_TRIAL_RUNS = 3
-_LONGEST_BLOCK = 2_000
 _ROUNDS_TO_JUDGE = 25
 _PRECISION = 0.01
 _DISTURBED_SHARE = 0.9
@@ -74,7 +74,7 @@ class Series:
 
 
 def sample_rounds(
-    models: Mapping[str, Callable[[], object]], *, budget_s: float, fewest_rounds: int = 5, block_s: float = _BLOCK_S
+    models: Mapping[str, Callable[[], object]], *, budget_s: float, fewest_rounds: int = 5, block_s: float = BLOCK_S
 ) -> dict[str, Series]:
     """Run the models in alternating blocks and time every inference.
 
@@ -84,56 +84,65 @@ def sample_rounds(
         fewest_rounds: Rounds made in any case.
         block_s: How long one block should last.
     """
-    collectors = {label: _Collector(run, block_s=block_s) for label, run in models.items()}
-    order = list(collectors.values())
+    lengths = {label: choose_length(run, block_s) for label, run in models.items()}
+    takers = {label: functools.partial(take_block, run, lengths[label]) for label, run in models.items()}
     gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        deadline = time.perf_counter() + budget_s
-        made = 0
-        while made < fewest_rounds or (time.perf_counter() < deadline and not _is_precise(order, made)):
-            for collector in order if made % 2 == 0 else reversed(order):
-                collector.block(made)
-            made += 1
+        return take_rounds(takers, budget_s=budget_s, fewest_rounds=fewest_rounds)
     finally:
         if was_enabled:
             gc.enable()
+
+
+def take_rounds(
+    takers: Mapping[str, Callable[[], Block]],
+    *,
+    budget_s: float,
+    fewest_rounds: int = 5,
+    tell: Callable[[float], None] | None = None,
+) -> dict[str, Series]:
+    """Rounds of blocks, one of each model, the next round the other way round; wherever the models are.
+
+    Args:
+        takers: Label -> a call that times one block of inferences.
+        budget_s: Wall time after which no new round begins (once ``fewest_rounds`` are made).
+        fewest_rounds: Rounds made in any case.
+        tell: Called after each round with the share of the budget that is used.
+    """
+    collectors = {label: _Collector(take) for label, take in takers.items()}
+    order = list(collectors.values())
+    start = time.perf_counter()
+    made = 0
+    while made < fewest_rounds or (time.perf_counter() - start < budget_s and not _is_precise(order, made)):
+        for collector in order if made % 2 == 0 else reversed(order):
+            collector.block(made)
+        made += 1
+        if tell is not None:
+            tell(min((time.perf_counter() - start) / max(budget_s, 1e-9), 1.0))
     return {label: collector.series() for label, collector in collectors.items()}
 
 
 class _Collector:
     """Samples of one model while they are taken."""
 
-    def __init__(self, run: Callable[[], object], *, block_s: float) -> None:
-        self.run = run
+    def __init__(self, take: Callable[[], Block]) -> None:
+        self.take = take
         self.wall: list[int] = []
         self.cpu: list[int] = []
         self.rounds: list[int] = []
         self.medians: list[float] = []
         self.preemptions = 0
-        once_s = _seconds(run)
-        if once_s < block_s:  # worth knowing better: the first inference is slow, and any may be interrupted
-            once_s = min(_seconds(run) for _ in range(_TRIAL_RUNS))
-        self.block_length = min(max(int(block_s / once_s), 1), _LONGEST_BLOCK)
 
     def block(self, number: int) -> None:
-        run, wall, cpu = self.run, self.wall, self.cpu
-        if self.block_length > 1:
-            run()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-        first = len(wall)
-        for _ in range(self.block_length):
-            cpu_start = time.process_time_ns()
-            wall_start = time.perf_counter_ns()
-            run()
-            wall_end = time.perf_counter_ns()
-            cpu.append(time.process_time_ns() - cpu_start)
-            wall.append(wall_end - wall_start)
-        self.preemptions += resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before
-        self.rounds += [number] * self.block_length
-        block = sorted(wall[first:])
-        self.medians.append(float(block[len(block) // 2]))
+        taken = self.take()
+        self.wall += taken.wall_ns
+        self.cpu += taken.cpu_ns
+        self.preemptions += taken.preemption_count
+        self.rounds += [number] * len(taken.wall_ns)
+        ordered = sorted(taken.wall_ns)
+        self.medians.append(float(ordered[len(ordered) // 2]))
 
     def series(self) -> Series:
         import numpy as np
@@ -144,12 +153,6 @@ class _Collector:
             rounds=np.array(self.rounds, np.int64),
             preemption_count=self.preemptions,
         )
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return max(time.perf_counter() - start, 1e-7)
 
 
 def _is_precise(collectors: Sequence[_Collector], made: int) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgekit.core.compressed import Compressed
     from edgekit.core.contract import QuantizationContract
     from edgekit.core.errors import EdgekitError
+    from edgekit.core.file_bench import FileBench
     from edgekit.core.metric import Metric, agreement, top1
     from edgekit.core.preprocessing import AudioPreprocessing, ImagePreprocessing
     from edgekit.core.profile import DeviceProfile
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from edgekit.core.task import Task, load_task
     from edgekit.core.validation import ValidationReport
     from edgekit.device_tests.audit import audit
+    from edgekit.file_bench import bench
     from edgekit.golden import selftest
     from edgekit.inspection import diff, inspect
     from edgekit.intake import load_model, task_from_file
@@ -65,6 +67,7 @@ _HOMES = {
     "EdgekitError": "core.errors",
     "ExportOptions": "core.artifact",
     "FeatureMatch": "compression.distill.features",
+    "FileBench": "report.file_bench",  # with its notebook renderer
     "ImagePreprocessing": "core.preprocessing",
     "KD": "compression.distill.logits",
     "LayerPrecision": "core.recipe",
@@ -83,6 +86,7 @@ _HOMES = {
     "ValidationReport": "report",  # with its notebook renderer
     "agreement": "core.metric",
     "audit": "device_tests.audit",
+    "bench": "file_bench",
     "bisect": "bisection",
     "check_calibration": "pipeline",
     "check_exactness": "pipeline",
@@ -119,6 +123,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "EdgekitError",
     "ExportOptions",
     "FeatureMatch",
+    "FileBench",
     "ImagePreprocessing",
     "KD",
     "LayerPrecision",
@@ -138,6 +143,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "__version__",
     "agreement",
     "audit",
+    "bench",
     "bisect",
     "check_calibration",
     "check_exactness",

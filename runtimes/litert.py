@@ -23,6 +23,7 @@ from edgekit.core.tensors import DType, TensorSpec, check_inputs
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
+    from edgekit.core.operator_profile import OperatorProfile
     from edgekit.core.provenance import Kernels, TracedFile
     from edgekit.core.stored import StoredFile
     from edgekit.core.tensors import Array
@@ -104,6 +105,25 @@ class LiteRTRuntime:
         data = read_model(path)
         make_interpreter(data, str(path), threads=1)  # refuses a damaged file before Python reads it unverified
         return read_file(data)
+
+    def profile(
+        self,
+        path: Path,
+        inputs: Mapping[str, Array],
+        *,
+        threads: int = 1,
+        options: Mapping[str, Any] | None = None,
+        run_count: int = 20,
+    ) -> OperatorProfile:
+        """Every operator's time, by LiteRT's own profiler; see :mod:`edgekit.runtimes.litert_profile`."""
+        from edgekit.runtimes.litert_profile import profile_model
+
+        session = self.load(path, threads=threads, options=options)  # refuses a damaged file before the compiler trusts it
+        check_inputs(inputs, session.inputs)
+        session.close()
+        provider = asked_provider(options)
+        with _without_native_chatter():
+            return profile_model(read_model(path), path.name, inputs, threads=threads, provider=provider, run_count=run_count)
 
 
 class LiteRTSession:

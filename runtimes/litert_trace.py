@@ -50,6 +50,16 @@ class StoredGraph:
         """Indices of all tensors operators compute, in order."""
         return [int(index) for operator in self._graph.operators for index in operator.outputs]
 
+    def written_types(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Every operator's type, and the types of what it writes, in order."""
+        return [
+            (
+                self._operation(operator).type,
+                tuple(self._tensor_types[self._graph.tensors[int(index)].type].lower() for index in operator.outputs),
+            )
+            for operator in self._graph.operators
+        ]
+
     def with_all_outputs(self) -> bytes:
         """The file with every computed tensor among its outputs; call it once, on an object of its own."""
         own = [int(index) for index in self._graph.outputs]

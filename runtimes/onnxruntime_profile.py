@@ -9,13 +9,13 @@ import collections
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.core.measurement import Evidence
-from edgekit.core.operator_profile import OperatorKind, OperatorProfile, OperatorTime
+from edgekit.core.operator_profile import OperatorKind, OperatorProfile, OperatorTime, with_shares
 from edgekit.runtimes.onnxruntime_session import asked_provider, open_session, provider_title
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def profile_model(
         threads=threads,
         run_count=run_count,
         inference_ms=inference_ms,
-        operators=tuple(_operators(events, run_count, asked)),
+        operators=with_shares(_operators(events, run_count, asked)),
         evidence=Evidence.MEASURED,
     )
 
@@ -66,24 +66,21 @@ def _operators(events: Iterable[Mapping[str, Any]], run_count: int, asked: str) 
     by_node: dict[str, list[Mapping[str, Any]]] = collections.defaultdict(list)
     for event in kernels:
         by_node[f"{event['args'].get('node_index', '')}/{event['name']}"].append(event)
-    rows = []
-    for found in by_node.values():
-        calls = len(found) // (run_count + 1) or 1  # more than one inside a loop
-        counted = found[calls:] or found
-        first = found[0]
-        provider = provider_title(str(first["args"].get("provider", "")))
-        rows.append(
-            {
-                "name": str(first["name"]).removesuffix(_KERNEL),
-                "type": str(first["args"].get("op_name", "")),
-                "time_ms": sum(float(event["dur"]) for event in counted) / 1e3 / run_count,
-                "kind": _kind(first["args"]),
-                "provider": provider,
-                "is_fallback": provider != asked.lower(),
-            }
-        )
-    total = sum(row["time_ms"] for row in rows) or 1.0
-    return [OperatorTime(share=row["time_ms"] / total, **row) for row in rows]
+    return [_operator(found, run_count, asked) for found in by_node.values()]
+
+
+def _operator(found: Sequence[Mapping[str, Any]], run_count: int, asked: str) -> OperatorTime:
+    calls = len(found) // (run_count + 1) or 1  # more than one inside a loop
+    first, counted = found[0], found[calls:] or found
+    provider = provider_title(str(first["args"].get("provider", "")))
+    return OperatorTime(
+        name=str(first["name"]).removesuffix(_KERNEL),
+        type=str(first["args"].get("op_name", "")),
+        time_ms=sum(float(event["dur"]) for event in counted) / 1e3 / run_count,
+        kind=_kind(first["args"]),
+        provider=provider,
+        is_fallback=provider != asked.lower(),
+    )
 
 
 def _kind(arguments: Mapping[str, Any]) -> OperatorKind:

@@ -26,6 +26,8 @@ COMMANDS = {
     "selftest": "Run the golden self-test that travels with each artifact of a run.",
     "inspect": "List what a model file holds: operations, shapes, work, size by layer, metadata.",
     "diff": "Show what tells two model files, or two runs, apart.",
+    "run": "Run a model file of any format on given inputs, in a confined process.",
+    "bench": "Time model files on this machine, and show where their time goes.",
     "bisect": "Find the first layer at which a run's file computes otherwise than its program.",
     "exactness": "Prove that every runtime computes the same bits, or name the layers that prevent it.",
     "report": "Show what validating a run found.",

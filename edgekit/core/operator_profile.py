@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from edgekit.core.model import Record
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["OperatorKind", "OperatorProfile", "OperatorTime", "OperatorTypeTime", "Profiler"]
+__all__ = ["OperatorKind", "OperatorProfile", "OperatorTime", "OperatorTypeTime", "Profiler", "with_shares"]
 
 OperatorKind = Literal["integer", "float", "conversion", "movement"]
 """How an operator computes: on integers, on floats; or it turns one into the other; or it only moves values."""
@@ -36,10 +36,17 @@ class OperatorTime(Record):
     name: str
     type: str
     time_ms: float
-    share: float
+    share: float = 0.0
     kind: OperatorKind
     provider: str
     is_fallback: bool = False
+
+
+def with_shares(operators: Iterable[OperatorTime]) -> tuple[OperatorTime, ...]:
+    """Operators with each one's share of their time."""
+    rows = tuple(operators)
+    total_ms = sum(row.time_ms for row in rows)
+    return tuple(row.replace(share=row.time_ms / total_ms if total_ms else 0.0) for row in rows)
 
 
 class OperatorTypeTime(Record):

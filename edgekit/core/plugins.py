@@ -6,11 +6,12 @@ names an object whose module imports no framework: attributes say what it needs,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from edgekit.core.artifact import Artifact, ExportOptions
+from edgekit.core.progress import Progress, silent
 from edgekit.core.runtime_options import RuntimeOption
 from edgekit.core.tensors import TensorSpec
 
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
 __all__ = ["Bench", "Converter", "Framework", "Progress", "Runtime", "Session", "Source", "StepRunner", "Transport", "silent"]
-
-Progress = Callable[[str, int, int | None], None]
-"""``progress(what, done, total)``: called as long work advances; ``total`` is None where it is not known."""
-
-
-def silent(what: str, done: int, total: int | None) -> None:
-    """A :data:`Progress` that shows nothing."""
 
 
 class Framework(Protocol):

@@ -1,0 +1,106 @@
+"""Blocks of timed inferences, where the model is: in the agent, or in the child that serves a model.
+
+Imports nothing but what a clock needs: a child that times a model loads no more than its runtime.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import resource
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgekit.core.model_server import LoadedModel
+    from edgekit.core.tensors import Array
+
+__all__ = ["Block", "begin", "choose_length", "profile", "sample", "take_block"]
+
+_TRIAL_RUNS = 3
+_LONGEST_BLOCK = 2_000
+_MORE_FIRST_RUNS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Inferences one after the other.
+
+    Args:
+        wall_ns: Of each, monotonic clock.
+        cpu_ns: Of each, CPU time of the whole process, all threads.
+        preemption_count: How often the operating system took the processor away meanwhile.
+    """
+
+    wall_ns: list[int]
+    cpu_ns: list[int]
+    preemption_count: int
+
+
+def take_block(run: Callable[[], object], length: int) -> Block:
+    """Time ``length`` inferences; one before them is not counted, because another model's data is in the caches."""
+    if length > 1:
+        run()
+    wall, cpu = [0] * length, [0] * length
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    for at in range(length):
+        cpu_start = time.process_time_ns()
+        wall_start = time.perf_counter_ns()
+        run()
+        wall_end = time.perf_counter_ns()
+        cpu[at] = time.process_time_ns() - cpu_start
+        wall[at] = wall_end - wall_start
+    return Block(wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before)
+
+
+def choose_length(run: Callable[[], object], block_s: float) -> int:
+    """How many inferences last ``block_s`` seconds."""
+    once_s = _seconds(run)
+    if once_s < block_s:  # worth knowing better: the first inference is slow, and any may be interrupted
+        once_s = min(_seconds(run) for _ in range(_TRIAL_RUNS))
+    return min(max(int(block_s / once_s), 1), _LONGEST_BLOCK)
+
+
+def begin(loaded: LoadedModel, arrays: Mapping[str, Array], *, block_s: float) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The first inferences of a served model: what the first one took, the memory they needed, and how long a block is to be.
+
+    ``answered_at_s`` is the system's monotonic clock when the first answer was there.
+    """
+    from edgekit.device_tests.memory import peak_bytes
+
+    start = time.perf_counter()
+    loaded.session.run(arrays)
+    first_s = time.perf_counter() - start
+    answered_at_s = time.monotonic()
+    for _ in range(_MORE_FIRST_RUNS):
+        loaded.session.run(arrays)
+    found = {"first_inference_ms": first_s * 1e3, "answered_at_s": answered_at_s, "peak_bytes": peak_bytes()}
+    gc.collect()
+    gc.disable()  # nothing but timing follows in this process
+    return {**found, "block_length": choose_length(lambda: loaded.session.run(arrays), block_s)}, {}
+
+
+def sample(loaded: LoadedModel, arrays: Mapping[str, Array], *, length: int) -> tuple[int, dict[str, Array]]:
+    """A block of timed inferences of a served model."""
+    import numpy as np
+
+    block = take_block(lambda: loaded.session.run(arrays), length)
+    return block.preemption_count, {"wall_ns": np.array(block.wall_ns, np.int64), "cpu_ns": np.array(block.cpu_ns, np.int64)}
+
+
+def profile(loaded: LoadedModel, arrays: Mapping[str, Array], *, run_count: int) -> tuple[Any, dict[str, Array]]:
+    """A served model's operators, timed by its runtime."""
+    from edgekit.core.errors import UnsupportedOpError
+    from edgekit.core.operator_profile import Profiler
+
+    if not isinstance(loaded.runtime, Profiler):
+        raise UnsupportedOpError(f"The runtime '{loaded.runtime.name}' cannot time its operators one by one.")
+    found = loaded.runtime.profile(loaded.path, arrays, threads=loaded.threads, options=loaded.options, run_count=run_count)
+    return found.model_dump(mode="json"), {}
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return max(time.perf_counter() - start, 1e-7)
