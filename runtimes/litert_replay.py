@@ -63,6 +63,11 @@ class Replay:
         self._fed, self._answered = self._cut()
         self.model = self._pack()
 
+    @property
+    def answered(self) -> tuple[str, ...]:
+        """Entries whose layers answer, in the order of the cut model's outputs."""
+        return tuple(self._answered)
+
     def run(self, interpreter: Any) -> dict[str, Array]:
         """Feed each sample, collect each layer's answer.
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from edgekit.runtimes.exact.graph import Graph, Operation
     from edgekit.runtimes.exact.rules import Rules
 
-__all__ = ["answer", "run"]
+__all__ = ["answer", "run", "unanswered"]
 
 
 def run(graph: Graph, values: Mapping[str, Array], rules: Rules, *, given: Mapping[str, Array] | None = None) -> dict[str, Array]:
-    """Every computed tensor.
+    """Every tensor that has an exact kernel, and whatever it is computed from has one: see :func:`unanswered`.
 
     Args:
         graph: The graph.
@@ -31,21 +31,33 @@ def run(graph: Graph, values: Mapping[str, Array], rules: Rules, *, given: Mappi
 
     Returns:
         Computed tensor -> the operation's own answer.
-
-    Raises:
-        UnsupportedOpError: An operation has no kernel, and its value is not given.
     """
     found: dict[str, Array] = {}
-    seen = dict(values)
-    forced = given or {}
+    seen, forced = {**values, **(given or {})}, given or {}
+    reasons = unanswered(graph, given=forced)
     for operation in graph.operations:
-        if not operation.kernel and all(name in forced for name in operation.writes):
-            seen.update({name: forced[name] for name in operation.writes})
-            continue
-        made = answer(graph, operation, seen, rules)
-        found.update(made)
-        seen.update({name: forced.get(name, value) for name, value in made.items()})
+        if not any(name in reasons for name in operation.writes):
+            made = answer(graph, operation, seen, rules)
+            found.update(made)
+            seen.update({name: forced.get(name, value) for name, value in made.items()})
     return found
+
+
+def unanswered(graph: Graph, *, given: Mapping[str, Array] | None = None) -> dict[str, str]:
+    """Tensors that :func:`run` does not compute, and why.
+
+    Args:
+        graph: The graph.
+        given: Tensors whose readers see another value than the computed one.
+    """
+    known = given or {}
+    reasons: dict[str, str] = {}
+    for operation in graph.operations:
+        behind = next((reasons[name] for name in operation.reads if name in reasons and name not in known), "")
+        own = "" if operation.kernel in KERNELS else f"{operation.type}: {operation.reason or 'its rounding is not modelled'}"
+        if own or behind:
+            reasons.update(dict.fromkeys(operation.writes, own or behind))
+    return reasons
 
 
 def answer(graph: Graph, operation: Operation, values: Mapping[str, Array], rules: Rules) -> dict[str, Array]:
@@ -57,7 +69,7 @@ def answer(graph: Graph, operation: Operation, values: Mapping[str, Array], rule
     if operation.kernel not in KERNELS:
         raise UnsupportedOpError(
             f"{operation.type} '{operation.writes[0]}' has no exact kernel: {operation.reason or 'its rounding is not modelled'}."
-            f" Operators with one: {', '.join(sorted(KERNELS))}."
+            f" Kernels there are: {', '.join(sorted(KERNELS))}."
         )
     made = KERNELS[operation.kernel](Call(graph, operation, values, rules))
     return dict(zip(operation.writes, made if isinstance(made, tuple) else (made,), strict=False))

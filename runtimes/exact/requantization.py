@@ -5,7 +5,8 @@ rule                      arithmetic                                            
 ========================= ================================================================ =========================
 :func:`by_float`          ``float32(sum) * float32(s_in * s_w / s_out)``                   to even
 :func:`by_two_roundings`  31-bit fixed-point product, rounded; then shifted, rounded       away from zero, twice
-:func:`by_two_upward`     the same with vector instructions                                upward, twice
+:func:`by_one_rounding`   31-bit fixed-point product and shift in 64 bits, rounded once    upward
+:func:`by_two_upward`     two roundings with vector instructions                           upward, twice
 :func:`by_simulation`     ``float32(sum * s_in * s_w) * float32(1 / s_out)``               to even
 ========================= ================================================================ =========================
 """
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
 __all__ = [
-    "Output", "Requantizer", "by_float", "by_simulation", "by_two_roundings", "by_two_upward", "fixed_point",
-    "multiply_rounding_twice", "multiply_rounding_upward", "quantize_simulated",
+    "Output", "Requantizer", "by_float", "by_one_rounding", "by_simulation", "by_two_roundings", "by_two_upward", "fixed_point",
+    "multiply_rounding_once", "multiply_rounding_twice", "multiply_rounding_upward", "quantize_simulated",
 ]  # fmt: skip
 
 _FRACTION_BITS = 31
@@ -96,6 +97,11 @@ def by_two_roundings(sums: Array, data: np.float32, weights: Array, output: Outp
     return output.place(_by_fixed_point(sums, data, weights, output, multiply_rounding_twice))
 
 
+def by_one_rounding(sums: Array, data: np.float32, weights: Array, output: Output) -> Array:
+    """TFLite's reference ``FULLY_CONNECTED`` with a scale per channel, as ai-edge-litert 2.3 is built."""
+    return output.place(_by_fixed_point(sums, data, weights, output, multiply_rounding_once))
+
+
 def by_two_upward(sums: Array, data: np.float32, weights: Array, output: Output) -> Array:
     """The arithmetic of TFLite's optimised kernels, which are written in Neon's rounding instructions on x86 too."""
     return output.place(_by_fixed_point(sums, data, weights, output, multiply_rounding_upward))
@@ -144,6 +150,13 @@ def multiply_rounding_twice(values: Array, multiplier: Array | int, shift: Array
     mask = (np.int64(1) << right) - 1
     threshold = (mask >> 1) + (high < 0)
     rounded: Array = (high >> right) + ((high & mask) > threshold)
+    return rounded
+
+
+def multiply_rounding_once(values: Array, multiplier: Array | int, shift: Array | int) -> Array:
+    """Fixed-point product and shift in 64 bits, rounded half upward."""
+    total = _FRACTION_BITS - shift
+    rounded: Array = (values * multiplier + (np.int64(1) << (total - 1))) >> total
     return rounded
 
 

@@ -11,7 +11,7 @@ quantize                  divide, to even      reciprocal, to even  divide, away
 ========================= ==================== ==================== ==================== ====================
 
 TFLite's kernels round twice in fixed point: ties upward where a kernel is optimised, away from zero in reference kernels and in
-depthwise convolutions. Its optimised mean also rounds the zero point.
+depthwise convolutions. Its reference FULLY_CONNECTED rounds once. Its optimised mean also rounds the zero point.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from edgekit.core.tensors import Array
 
-__all__ = ["ONNX_RUNTIME", "RULES", "SIMULATION", "TFLITE", "TFLITE_REFERENCE", "XNNPACK", "Rules"]
+__all__ = ["ONNX_RUNTIME", "RULES", "SIMULATION", "TFLITE", "TFLITE_REFERENCE", "XNNPACK", "Rules", "describe"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +166,7 @@ TFLITE_REFERENCE = Rules(
     name="TFLite reference kernels",
     convolution=requantization.by_two_roundings,
     depthwise=requantization.by_two_roundings,
-    linear=requantization.by_two_roundings,
+    linear=requantization.by_one_rounding,
     add=elementwise.add_by_three_products,
     multiply=elementwise.multiply_by_two_roundings,
     mean=pooling.mean_by_fixed_point,
@@ -201,5 +201,57 @@ SIMULATION = Rules(
     quantize=requantization.quantize_simulated,
     dequantize=_dequantize,
 )
+_WORDS: dict[object, str] = {
+    requantization.by_float: "float32 multiplier, half to even",
+    requantization.by_one_rounding: "fixed-point multiplier, rounded once upward",
+    requantization.by_two_roundings: "fixed-point multiplier, rounded twice away from zero",
+    requantization.by_two_upward: "fixed-point multiplier, rounded twice upward",
+    requantization.by_simulation: "float32 graph",
+    elementwise.add_by_fma: "float32 fused multiply-add, half to even",
+    elementwise.add_by_fixed_point: "21-bit fixed point, half upward",
+    elementwise.add_by_three_products: "three fixed-point products, each rounded twice",
+    elementwise.add_by_simulation: "float32 graph",
+    elementwise.multiply_by_float: "float32 multiplier, half to even",
+    elementwise.multiply_by_float_ratio: "float32 multiplier, zero point added before rounding",
+    elementwise.multiply_by_two_roundings: "fixed-point multiplier, rounded twice away from zero",
+    elementwise.multiply_by_simulation: "float32 graph",
+    pooling.mean_by_float: "float32 multiplier, half to even",
+    pooling.mean_by_ratio: "float32 multiplier, half to even",
+    pooling.mean_by_fixed_point: "fixed-point multiplier, rounded twice away from zero",
+    pooling.mean_by_rounded_zero_point: "fixed-point multiplier, zero point rounded",
+    pooling.mean_by_simulation: "float32 graph",
+    pooling.average_half_away: "integer division, half away from zero",
+    pooling.average_by_float: "float32 mean, half to even",
+    pooling.average_by_simulation: "float32 graph",
+    _requantize_dividing: "float32 division, half to even",
+    _requantize_by_ratio: "8-bit fixed-point ratio, half upward",
+    _requantize_by_fixed_point: "fixed-point multiplier, rounded twice away from zero",
+    _requantize_simulated: "float32 graph",
+    _quantize_dividing: "float32 division, half to even",
+    _quantize_by_reciprocal: "float32 reciprocal, half to even",
+    _quantize_away: "float32 division, half away from zero",
+    requantization.quantize_simulated: "float32 graph",
+    softmax: "table of float32 exponentials, half away from zero",
+    _softmax_dividing: "float32 softmax, half to even",
+    _softmax_simulated: "float32 graph",
+}
+_FIELD_OF = {
+    "add": "add", "average_pool": "average", "concatenate": "requantize", "convolution": "convolution", "linear": "linear",
+    "mean": "mean", "multiply": "multiply", "quantize": "quantize", "requantize": "requantize", "softmax": "softmax",
+    "table": "quantize", "transposed_convolution": "convolution",
+}  # fmt: skip
+
+
+def describe(rules: Rules, kernel: str) -> str:
+    """How a set of rules rounds in one kernel, in words.
+
+    >>> describe(XNNPACK, "add"), describe(XNNPACK, "reshape")
+    ('21-bit fixed point, half upward', 'moves integers')
+    """
+    if kernel not in _FIELD_OF:
+        return "moves integers"
+    return _WORDS[getattr(rules, _FIELD_OF[kernel])]
+
+
 RULES = {rules.name: rules for rules in (ONNX_RUNTIME, XNNPACK, TFLITE, TFLITE_REFERENCE, SIMULATION)}
 """All of them by name."""

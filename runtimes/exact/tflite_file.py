@@ -48,7 +48,7 @@ class TFLiteInterpreter:
     def __init__(self, data: bytes, rules: Rules) -> None:
         reader = _Reader(data)
         self.graph = reader.graph
-        self._names, self._rules = reader.names, rules
+        self._names, self._rules, self._blank = reader.names, rules, reader.blank
         self._places = {name: index for index, name in enumerate(self._names)}
         self._values: dict[str, Array] = {}
 
@@ -65,16 +65,13 @@ class TFLiteInterpreter:
         self._values[self._names[index]] = value
 
     def invoke(self) -> None:
-        """Compute every tensor.
-
-        Raises:
-            UnsupportedOpError: An operator has no exact kernel.
-        """
+        """Compute every tensor that has exact kernels; see :func:`~edgekit.runtimes.exact.executor.unanswered`."""
         self._values |= run(self.graph, self._values, self._rules)
 
     def get_tensor(self, index: int) -> Array:
-        """A tensor's value."""
-        return self._values[self._names[index]]
+        """A tensor's value; zeros where it was not computed."""
+        name = self._names[index]
+        return self._values[name] if name in self._values else self._blank(index)
 
 
 class _Reader:
@@ -90,6 +87,10 @@ class _Reader:
         operations = tuple(self._operation(operator) for operator in self._file.graph.operators)
         edges = [tuple(self.names[int(index)] for index in side) for side in (self._file.graph.inputs, self._file.graph.outputs)]
         self.graph = Graph(self._tensors, operations, *edges)
+
+    def blank(self, index: int) -> Array:
+        """Zeros of a tensor's shape and type."""
+        return np.zeros(self._file.shape(index), self._file.dtype(index))
 
     def _tensor(self, index: int) -> Tensor:
         grid, constant = self._file.grid(index), self._file.values(index)
