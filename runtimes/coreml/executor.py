@@ -1,31 +1,43 @@
 """A MIL program compiled once into a flat list of calls, and run on torch's CPU kernels.
 
-Every value has a slot in one list. Constants are decoded when the program is loaded and stay in theirs; a value that no
-later operation reads is dropped at once. Reference semantics: each operation is computed in float32; a result the program
-declares as float16 is rounded to float16 after its operation. The Neural Engine, the GPU and Core ML's own CPU kernels
-fuse and round in their own ways.
+Reference semantics, not the Neural Engine: each operation is computed in float32; a result the program declares as float16
+is rounded to float16 after its operation, inside branches and loops too, and when it is put into a list or a state. The Neural
+Engine, the GPU and Core ML's own CPU kernels fuse and round in their own ways.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections import ChainMap
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edgekit.core.errors import ContractError, DataError, EdgekitError, IntegrityError, UnsupportedOpError
+from edgekit.core.errors import EdgekitError, IntegrityError
 from edgekit.runtimes.coreml import program as mil
-from edgekit.runtimes.coreml.features import as_variable
+from edgekit.runtimes.coreml.control import CompiledBlock, branch, loop
+from edgekit.runtimes.coreml.executable import (
+    ABSENT_SLOT,
+    FIRST_SLOT,
+    VALUES_SLOT,
+    Executable,
+    Layout,
+    Plan,
+    Step,
+    round_to_half,
+)
+from edgekit.runtimes.coreml.late import LateKernel
 from edgekit.runtimes.coreml.ops.elementwise import torch_dtype
 from edgekit.runtimes.coreml.ops.library import builder
-from edgekit.runtimes.coreml.ops.table import Call, Kernel
+from edgekit.runtimes.coreml.ops.table import Call, Kernel, RunTimeValueError
 
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
+    from edgekit.runtimes.coreml.program import Value
 
 __all__ = ["Executable", "Precision", "ProgramCompiler", "compile_program"]
 
@@ -38,146 +50,40 @@ _MOVES = {
     "identity", "reshape", "reshape_like", "transpose", "expand_dims", "squeeze", "flatten2d", "concat", "stack", "split",
     "tile", "reverse", "slice_by_index", "slice_by_size", "slice_update", "band_part", "pixel_shuffle", "pixel_unshuffle",
     "depth_to_space", "space_to_depth", "gather", "gather_along_axis", "gather_nd", "topk", "relu", "crop", "max_pool",
-    "maximum", "minimum", "select", "reduce_max", "reduce_min", "abs", "sign",
+    "maximum", "minimum", "select", "reduce_max", "reduce_min", "abs", "sign", "space_to_batch", "batch_to_space",
+    "reverse_sequence", "sliding_windows", "cond", "while_loop", "make_list", "list_read", "list_gather", "read_state",
 }  # fmt: skip
 """Operations whose result holds only values that were rounded before: nothing to round again."""
 
+_STORES = {"list_write": ("ls", "value"), "list_scatter": ("ls", "value"), "write_state": ("input", "data")}
+"""Operations that put a value into something typed: what it is put into, and the value, the last argument of their kernels."""
+
+_CONTROL = {"cond": ("pred", branch), "while_loop": ("loop_vars", loop)}
+"""Control flow: the argument handed to the function that runs its two blocks."""
+_BLOCK_COUNT = 2
+
 
 @dataclasses.dataclass(frozen=True)
-class Step:
-    """One call: where its arguments lie, where its results go, and which values nobody reads afterwards."""
+class _Scope:
+    """What the operations of a block see: their own names first, then those of the blocks around them."""
 
-    function: Callable[..., Any]
-    sources: tuple[int, ...]
-    targets: tuple[int, ...]
-    dead: tuple[int, ...]
-    operation: mil.Operation
+    constants: ChainMap[str, Value]
+    variables: ChainMap[str, mil.Variable]
+    slots: ChainMap[str, int]
 
-
-class Executable:
-    """A compiled program.
-
-    Args:
-        steps: Calls in execution order.
-        initial: Every slot's value before a run: constants, and None.
-        slots: Slot by variable name.
-        outputs: Names of the values to return.
-        threads: Threads torch may use.
-        images: Inputs that are images, and their colour spaces.
-    """
-
-    def __init__(
-        self,
-        steps: Sequence[Step],
-        initial: list[Tensor | None],
-        slots: Mapping[str, int],
-        outputs: Sequence[str],
-        threads: int,
-        images: Mapping[str, str] | None = None,
-    ) -> None:
-        self._images = images or {}
-        self._steps = steps
-        self._plan = [(s.function, s.sources, s.targets[0] if len(s.targets) == 1 else s.targets, s.dead) for s in steps]
-        self._initial = initial
-        self._slots = slots
-        self._outputs = tuple(outputs)
-        self._threads = threads
-
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs by name for inputs by name.
+    def inner(self, block: mil.Block) -> _Scope:
+        """The scope of a block nested in this one.
 
         Raises:
-            DataError: An index among the inputs is out of range.
-            IntegrityError: An operation cannot run on the shapes the program gives it.
+            IntegrityError: It defines a name a second time.
         """
-        values = self._start(inputs)
-        position = 0
-        with torch.inference_mode(), _threads(self._threads), self._naming_failures(lambda: position):
-            for position, (function, sources, targets, dead) in enumerate(self._plan):  # noqa: B007
-                result = function(*[values[source] for source in sources])
-                if isinstance(targets, int):
-                    values[targets] = result
-                else:
-                    for target, part in zip(targets, result, strict=True):
-                        values[target] = part
-                for slot in dead:
-                    values[slot] = None
-        return {name: _present(values[self._slots[name]], name) for name in self._outputs}
-
-    def trace(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every value an operation computes, by name."""
-        values, found = self._start(inputs), dict[str, Tensor]()
-        position = 0
-        with torch.inference_mode(), _threads(self._threads), self._naming_failures(lambda: position):
-            for position, step in enumerate(self._steps):  # noqa: B007
-                result = step.function(*[values[source] for source in step.sources])
-                parts = (result,) if len(step.targets) == 1 else tuple(result)
-                for variable, target, part in zip(step.operation.outputs, step.targets, parts, strict=True):
-                    values[target] = found[variable.name] = part
-        return found
-
-    def replay(self, inputs: Mapping[str, Tensor], forced: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run with teacher forcing: each named value is computed, kept, and replaced by the given one for its readers.
-
-        Args:
-            inputs: Inputs by name.
-            forced: Variable name -> the value its readers see.
-
-        Returns:
-            Variable name -> the value its own operation computed.
-
-        Raises:
-            ContractError: A given value does not fit the computed one.
-        """
-        values, computed = self._start(inputs), dict[str, Tensor]()
-        position = 0
-        with torch.inference_mode(), _threads(self._threads), self._naming_failures(lambda: position):
-            for position, step in enumerate(self._steps):  # noqa: B007
-                result = step.function(*[values[source] for source in step.sources])
-                parts = (result,) if len(step.targets) == 1 else tuple(result)
-                for variable, target, part in zip(step.operation.outputs, step.targets, parts, strict=True):
-                    values[target] = part
-                    if variable.name in forced:
-                        computed[variable.name] = part
-                        values[target] = _fitting(forced[variable.name], part, variable.name)
-                for slot in step.dead:
-                    values[slot] = None
-        return computed
-
-    def computes(self, name: str) -> bool:
-        """Whether an operation of the program computes the variable ``name``."""
-        return any(variable.name == name for step in self._steps for variable in step.operation.outputs)
-
-    def untouched_by(self, names: set[str], forced: set[str]) -> set[str]:
-        """Those of ``forced`` whose computation does not depend on the variables ``names`` once all of ``forced`` are given."""
-        tainted = {self._slots[name] for name in names}
-        clean: set[str] = set()
-        for step in self._steps:
-            depends = any(source in tainted for source in step.sources)
-            for variable, target in zip(step.operation.outputs, step.targets, strict=True):
-                if variable.name in forced:
-                    clean |= set() if depends else {variable.name}
-                elif depends:
-                    tainted.add(target)
-        return clean
-
-    @contextlib.contextmanager
-    def _naming_failures(self, position: Callable[[], int]) -> Iterator[None]:
-        """Say which operation failed."""
-        try:
-            yield
-        except EdgekitError:
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as reason:
-            operation = self._steps[position()].operation
-            kind = DataError if isinstance(reason, IndexError) else IntegrityError
-            raise kind(f"Operation '{operation.name}' ({operation.type}) cannot run: {reason}") from reason
-
-    def _start(self, inputs: Mapping[str, Tensor]) -> list[Any]:
-        values: list[Any] = list(self._initial)
-        for name, tensor in inputs.items():
-            values[self._slots[name]] = as_variable(name, tensor, self._images)
-        return values
+        outputs = [output for operation in block.operations for output in operation.outputs]
+        for name in (*block.constants, *(variable.name for variable in (*block.inputs, *outputs))):
+            if name in self.slots or name in self.constants:
+                raise IntegrityError(f"The name '{name}' is bound twice: in a nested block and around it.")
+        variables = {variable.name: variable for variable in (*block.inputs, *outputs)}
+        constants = self.constants.new_child(dict(block.constants))
+        return _Scope(constants, self.variables.new_child(variables), self.slots.new_child())
 
 
 def compile_program(program: mil.Program, *, threads: int = 1, precision: Precision = "declared") -> Executable:
@@ -190,7 +96,7 @@ def compile_program(program: mil.Program, *, threads: int = 1, precision: Precis
 
     Raises:
         UnsupportedOpError: An operation has no kernel, or is used in a way the kernel does not know.
-        IntegrityError: An operation's arguments do not fit it, or it reads a value nothing computes.
+        IntegrityError: An operation's arguments do not fit it, it reads a value nothing computes, or a name is bound twice.
     """
     if precision not in get_args(Precision):
         raise IntegrityError(f"Unknown precision '{precision}'; known: {', '.join(get_args(Precision))}.")
@@ -203,102 +109,192 @@ class ProgramCompiler:
     def __init__(self, program: mil.Program, precision: Precision) -> None:
         self._program = program
         self._precision: Precision = precision
-        self._slots: dict[str, int] = {}
-        self._initial: list[Tensor | None] = [None]  # slot 0 stays None: an argument that is left out
-        self._steps: list[Step] = []
+        self._initial: list[Tensor | None] = [None] * FIRST_SLOT
+        self._top = _Scope(ChainMap({}, dict(program.constants)), ChainMap(dict(program.variables)), ChainMap())
 
     def compile(self, threads: int) -> Executable:
         """Every operation, and what a run needs beside them."""
-        for name in self._input_names():
-            self._slot(name)
-        for operation in self._program.operations:
-            self.add(operation)
-        outputs = [spec.name for spec in self._program.outputs]
-        for name in outputs:
-            value = self._program.constants.get(name)
-            if name not in self._slots and isinstance(value, np.ndarray):
-                self._initial[self._slot(name)] = torch.from_numpy(np.array(value)).to(torch_dtype(str(value.dtype)))
-            if name not in self._slots:
-                raise IntegrityError(f"The program names the output '{name}', which no operation computes.")
-        kept = {self._slots[name] for name in outputs} | {slot for slot, value in enumerate(self._initial) if value is not None}
-        steps = _with_deaths(self._steps, kept | {0})
-        images = self._program.images
-        return Executable(steps, initial=self._initial, slots=self._slots, outputs=outputs, threads=threads, images=images)
+        program, scope = self._program, self._top
+        computed = {output.name for operation in program.operations for output in operation.outputs}
+        for name in program.variables:
+            if name not in computed:
+                self._define(scope, name)
+        steps = [step for operation in program.operations if (step := self.add(operation)) is not None]
+        outputs = tuple(spec.name for spec in program.outputs)
+        kept = {self._result(scope, name, "The program") for name in outputs} | self._constant_slots()
+        layout = Layout(
+            initial=self._initial,
+            slots=scope.slots,
+            outputs=outputs,
+            states=program.states,
+            images=program.images,
+            rounds_inputs=self._precision == "float16",
+        )
+        return Executable(Plan(steps, kept | {ABSENT_SLOT, VALUES_SLOT}), layout, threads=threads)
 
     def constant(self, slot: int) -> Tensor | None:
         """A slot's value before a run."""
         return self._initial[slot]
 
     def slot(self, name: str) -> int:
-        """Where the variable ``name`` lies."""
-        return self._slot(name)
+        """Where the variable ``name`` of the outermost block lies.
 
-    def _input_names(self) -> list[str]:
-        computed = {output.name for operation in self._program.operations for output in operation.outputs}
-        return [name for name in self._program.variables if name not in computed]
+        Raises:
+            IntegrityError: Nothing computes it.
+        """
+        return self._result(self._top, name, "The program")
 
     def add(self, operation: mil.Operation) -> Step | None:
         """Compile one operation; None where it is a constant expression, which is evaluated at once.
 
         Raises:
             UnsupportedOpError: It has no kernel, or is used in a way the kernel does not know.
-            IntegrityError: Its arguments do not fit it, or it reads a value nothing computes.
+            IntegrityError: Its arguments do not fit it, it reads a value nothing computes, or it binds a name again.
         """
-        call = Call(operation, self._program.constants, self._program.variables)
-        kernel = _build(call)
-        function = self._rounding(kernel.function, operation)
-        sources = tuple(slot for argument in kernel.arguments for slot in self._sources(call, argument))
+        return self._add(operation, self._top)
+
+    def _add(self, operation: mil.Operation, scope: _Scope) -> Step | None:
+        call = Call(operation, scope.constants, scope.variables)
+        if operation.type in _CONTROL:
+            function, sources = self._control(call, scope)
+        else:
+            function, sources = self._kernel(call, scope)
+            function = self._rounding(call, function)
         if operation.type.startswith("constexpr_"):
-            self._fold(call, function, sources)
+            self._fold(call, scope, function(*[self._initial[source] for source in sources]))
             return None
-        targets = tuple(self._slot(output.name) for output in operation.outputs)
-        self._steps.append(Step(function, sources, targets, (), operation))
-        return self._steps[-1]
+        targets = tuple(self._define(scope, output.name) for output in operation.outputs)
+        return Step(function, sources, targets, (), operation)
 
-    def _fold(self, call: Call, function: Callable[..., Any], sources: tuple[int, ...]) -> None:
+    def _kernel(self, call: Call, scope: _Scope) -> tuple[Callable[..., Any], tuple[int, ...]]:
+        """The function of an operation and what it is called with; built at run time where it cannot be built now."""
         try:
-            value = function(*[self._initial[source] for source in sources])
-        except (RuntimeError, ValueError, IndexError, TypeError) as reason:
-            raise IntegrityError(f"{call}: its data cannot be decoded ({reason}).") from reason
-        declared = tuple(size for size in call.outputs[0].shape if size is not None)
-        if tuple(value.shape) != declared:
-            raise IntegrityError(f"{call}: decodes to shape {list(value.shape)}, but {list(declared)} is declared.")
-        self._initial[self._slot(call.outputs[0].name)] = value
+            kernel = _build(call)
+        except RunTimeValueError:
+            if call.operation.type.startswith("constexpr_"):
+                raise
+            late = LateKernel(call, _build, functools.partial(self._bound_constant, call, scope))
+            return late, tuple(self._slot(call, "", name, scope) for name in late.variables)
+        arguments = [(argument, bound) for argument in kernel.arguments for bound in self._bound(call, argument)]
+        sources = tuple(ABSENT_SLOT if b is None else self._slot(call, argument, b, scope) for argument, b in arguments)
+        if call.operation.type.startswith("constexpr_"):
+            return functools.partial(_decode, call, kernel.function), sources
+        return kernel.function, sources
 
-    def _sources(self, call: Call, argument: str) -> list[int]:
-        bound = call.operation.inputs.get(argument, ())
-        if not bound:
-            return [0]
-        slots = []
-        for binding in bound:
-            name = f"{call.operation.outputs[0].name}/{argument}" if isinstance(binding, mil.Literal) else binding
-            constant = binding.value if isinstance(binding, mil.Literal) else self._program.constants.get(binding)
-            if constant is not None and name not in self._slots:
-                self._initial[self._slot(name)] = self._constant(call, argument, constant)
-            elif name not in self._slots:
-                raise IntegrityError(f"{call}: argument '{argument}' reads '{name}', which nothing before it computes.")
-            slots.append(self._slots[name])
-        return slots
+    def _bound(self, call: Call, argument: str) -> tuple[str | mil.Literal | None, ...]:
+        return call.operation.inputs.get(argument, ()) or (None,)
 
-    def _constant(self, call: Call, argument: str, value: Array | str) -> Tensor:
+    def _slot(self, call: Call, argument: str, bound: str | mil.Literal, scope: _Scope) -> int:
+        """Where an argument lies; constants get their place when they are first read."""
+        if isinstance(bound, mil.Literal):
+            self._initial.append(self._tensor(call, argument, bound.value))
+            return len(self._initial) - 1
+        if bound not in scope.slots:
+            if bound not in scope.constants:
+                raise IntegrityError(f"{call}: argument '{argument}' reads '{bound}', which nothing before it computes.")
+            self._initial.append(self._tensor(call, argument, scope.constants[bound]))
+            scope.slots[bound] = len(self._initial) - 1
+        return scope.slots[bound]
+
+    def _bound_constant(self, call: Call, scope: _Scope, argument: str, bound: str | mil.Literal) -> Tensor:
+        if isinstance(bound, mil.Literal):
+            return self._tensor(call, argument, bound.value)
+        known = self._initial[scope.slots[bound]] if bound in scope.slots else None
+        return self._tensor(call, argument, scope.constants[bound]) if known is None else known
+
+    def _tensor(self, call: Call | str, argument: str, value: Array | str) -> Tensor:
         if isinstance(value, str):
             raise IntegrityError(f"{call}: argument '{argument}' is the text {value!r}; expected numbers.")
         if value.dtype.kind == "f" and self._precision == "float16":
             value = value.astype(np.float16)
         return torch.from_numpy(np.array(value, order="C")).to(torch_dtype(str(value.dtype)))
 
-    def _rounding(self, function: Callable[..., Any], operation: mil.Operation) -> Callable[..., Any]:
-        if operation.type in _MOVES or not any(output.dtype in _ROUNDED[self._precision] for output in operation.outputs):
+    def _fold(self, call: Call, scope: _Scope, values: Any) -> None:
+        """Keep what a constant expression amounts to, as a constant."""
+        outputs = call.outputs
+        for output, value in zip(outputs, values if isinstance(values, tuple) else (values,), strict=True):
+            declared = tuple(size for size in output.shape if size is not None)
+            if tuple(value.shape) != declared:
+                raise IntegrityError(f"{call}: decodes to shape {list(value.shape)}, but {list(declared)} is declared.")
+            self._initial[self._define(scope, output.name)] = value
+            scope.constants[output.name] = value.numpy()
+
+    def _control(self, call: Call, scope: _Scope) -> tuple[Callable[..., Any], tuple[int, ...]]:
+        """A branch or a loop: its function gets all values, what it is handed, and what its blocks read around them."""
+        argument, function = _CONTROL[call.operation.type]
+        blocks = call.operation.blocks
+        if len(blocks) != _BLOCK_COUNT:
+            raise IntegrityError(f"{call}: has {len(blocks)} blocks; expected {_BLOCK_COUNT}.")
+        handed = tuple(self._slot(call, argument, bound, scope) for bound in call.operation.inputs.get(argument, ()))
+        is_loop = call.operation.type == "while_loop"
+        taken = len(handed) if is_loop else 0
+        given = (1, len(call.outputs)) if is_loop else (len(call.outputs), len(call.outputs))
+        if (is_loop and taken != len(call.outputs)) or (not is_loop and len(handed) != 1):
+            raise IntegrityError(f"{call}: is handed {len(handed)} values in '{argument}' and has {len(call.outputs)} outputs.")
+        inner = tuple(self._block(call, block, scope, taken, count) for block, count in zip(blocks, given, strict=True))
+        reads = tuple(sorted(set().union(*(block.reads for block in inner))))
+        count, single = len(handed), len(call.outputs) == 1
+
+        def run(values: list[Any], *given_values: Any) -> Any:
+            results = function(values, inner, *given_values[:count])
+            return results[0] if single else results
+
+        return run, (VALUES_SLOT, *handed, *reads)
+
+    def _block(self, call: Call, block: mil.Block, scope: _Scope, taken: int, given: int) -> CompiledBlock:
+        if len(block.inputs) != taken or len(block.outputs) != given:
+            raise IntegrityError(
+                f"{call}: a nested block takes {len(block.inputs)} values and returns {len(block.outputs)}; expected {taken} and"
+                f" {given}."
+            )
+        before = set(scope.slots.values())
+        inner = scope.inner(block)
+        inputs = tuple(self._define(inner, variable.name) for variable in block.inputs)
+        steps = [step for operation in block.operations if (step := self._add(operation, inner)) is not None]
+        outputs = tuple(self._result(inner, name, f"{call}: a nested block") for name in block.outputs)
+        constants = self._constant_slots()
+        read = {source for step in steps for source in step.sources} | set(outputs)
+        outer = (before | set(scope.slots.values())) - constants
+        plan = Plan(steps, outer | constants | set(outputs) | {ABSENT_SLOT, VALUES_SLOT})
+        return CompiledBlock(plan, inputs, outputs, frozenset(read & outer))
+
+    def _result(self, scope: _Scope, name: str, who: str) -> int:
+        """Where a result lies: a computed value, or a constant."""
+        if name not in scope.slots:
+            if name not in scope.constants:
+                raise IntegrityError(f"{who} names the output '{name}', which no operation computes.")
+            self._initial.append(self._tensor(who, name, scope.constants[name]))
+            scope.slots[name] = len(self._initial) - 1
+        return scope.slots[name]
+
+    def _constant_slots(self) -> set[int]:
+        return {slot for slot, value in enumerate(self._initial) if value is not None}
+
+    def _define(self, scope: _Scope, name: str) -> int:
+        if name in scope.slots or name in scope.constants:
+            raise IntegrityError(f"The name '{name}' is bound twice; a program assigns each name once.")
+        scope.slots[name] = len(self._initial)
+        self._initial.append(None)
+        return scope.slots[name]
+
+    def _rounding(self, call: Call, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function with its float results rounded where the precision asks for it."""
+        rounded, operation = _ROUNDED[self._precision], call.operation
+        if operation.type in _STORES:
+            return self._rounding_what_is_stored(call, function)
+        if operation.type in _MOVES or not any(output.dtype in rounded for output in operation.outputs):
             return function
         if len(operation.outputs) == 1:
             return lambda *arguments: function(*arguments).to(torch.float16).to(torch.float32)
         return lambda *arguments: tuple(_rounded(part) for part in function(*arguments))
 
-    def _slot(self, name: str) -> int:
-        if name not in self._slots:
-            self._slots[name] = len(self._initial)
-            self._initial.append(None)
-        return self._slots[name]
+    def _rounding_what_is_stored(self, call: Call, function: Callable[..., Any]) -> Callable[..., Any]:
+        store, value = (call.operation.inputs.get(argument, ("",))[0] for argument in _STORES[call.operation.type])
+        declared, rounded = call.variables.get(str(store)), _ROUNDED[self._precision]
+        known = call.variables.get(str(value))
+        if declared is None or declared.dtype not in rounded or (known is not None and known.dtype in rounded):
+            return function  # the value was rounded when it was computed
+        return lambda *arguments: function(*arguments[:-1], _rounded(arguments[-1]))
 
 
 def _build(call: Call) -> Kernel:
@@ -311,45 +307,12 @@ def _build(call: Call) -> Kernel:
         raise IntegrityError(f"{call}: its arguments do not fit the operation ({type(reason).__name__}: {reason}).") from reason
 
 
-def _with_deaths(steps: Sequence[Step], kept: set[int]) -> list[Step]:
-    """Note after which step each slot is read for the last time."""
-    last: dict[int, int] = {}
-    for index, step in enumerate(steps):
-        last |= dict.fromkeys((*step.sources, *step.targets), index)
-    deaths: dict[int, list[int]] = {}
-    for slot, index in last.items():
-        if slot not in kept:
-            deaths.setdefault(index, []).append(slot)
-    return [dataclasses.replace(step, dead=tuple(deaths.get(index, ()))) for index, step in enumerate(steps)]
+def _decode(call: Call, function: Callable[..., Any], *arguments: Tensor | None) -> Any:
+    try:
+        return function(*arguments)
+    except (RuntimeError, ValueError, IndexError, TypeError) as reason:
+        raise IntegrityError(f"{call}: its data cannot be decoded ({reason}).") from reason
 
 
 def _rounded(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.float16).to(torch.float32) if tensor.is_floating_point() else tensor
-
-
-def _fitting(given: Tensor, computed: Tensor, name: str) -> Tensor:
-    if given.shape != computed.shape or given.dtype != computed.dtype:
-        raise ContractError(
-            f"Tensor '{name}' is {computed.dtype} {list(computed.shape)} in the package, but the values to replay are"
-            f" {given.dtype} {list(given.shape)}."
-        )
-    return given
-
-
-def _present(value: Tensor | None, name: str) -> Tensor:
-    if value is None:
-        raise UnsupportedOpError(f"Output '{name}' was not computed.")
-    return value
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if before == count:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return round_to_half(tensor) if tensor.is_floating_point() else tensor

@@ -11,40 +11,44 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from edgekit.core.errors import IntegrityError, UnsupportedOpError
+from edgekit.core.errors import EdgekitError, IntegrityError, UnsupportedOpError, UsageError, nearest
 from edgekit.core.tensors import DType, TensorSpec
-from edgekit.runtimes.coreml.features import CLASSIFY, image_inputs, image_spec, read_classifier
+from edgekit.runtimes.coreml.blocks import read_block, read_variable
+from edgekit.runtimes.coreml.features import image_inputs, image_spec, read_classifier
 from edgekit.runtimes.coreml.messages import model_messages
-from edgekit.runtimes.coreml.program import Literal, Operation, Program, Variable
-from edgekit.runtimes.coreml.weights import DTYPES, WeightFiles, decode_value
+from edgekit.runtimes.coreml.program import Program, Variable
+from edgekit.runtimes.coreml.weights import WeightFiles
 
 if TYPE_CHECKING:
     from edgekit.runtimes.coreml.program import Classifier, Value
 
-__all__ = ["model_file", "read_package"]
+__all__ = ["choose_function", "model_file", "read_package"]
 
 _FEATURE_DTYPES = {65552: "float16", 65568: "float32", 65600: "float64", 131080: "int8", 131104: "int32"}
 """``ArrayFeatureType.ArrayDataType`` of FeatureTypes.proto: 0x10000 marks floats, 0x20000 integers, plus the bits."""
 
 _MAIN = "main"
+"""The default where the description names none: every package of one function up to iOS 17."""
 
 
-def read_package(path: Path) -> Program:
-    """Read the main function of an ML program.
+def read_package(path: Path, *, function: str = "") -> Program:
+    """Read one function of an ML program.
 
     Args:
         path: The ``.mlpackage`` folder.
+        function: Which one; the package's default where this is empty.
 
     Raises:
         IntegrityError: The package is incomplete, damaged, or points outside itself.
         UnsupportedOpError: It is a Core ML model of another kind, or has inputs that are not arrays.
+        UsageError: It has no function of this name.
     """
-    file = model_file(path)
+    file = path if path.is_file() else model_file(path)
     try:
         model = model_messages().Model()
         model.ParseFromString(file.read_bytes())
-        return _read_model(model, file)
-    except (IntegrityError, UnsupportedOpError) as reason:
+        return _read_model(model, file, function)
+    except EdgekitError as reason:
         raise type(reason)(f"{path}: {reason}") from reason
     except Exception as reason:  # a damaged file can break decoding anywhere; all of it means the same
         what = f"its model file cannot be decoded ({type(reason).__name__}: {reason})"
@@ -73,35 +77,86 @@ def model_file(path: Path) -> Path:
     return found
 
 
-def _read_model(model: Any, file: Path) -> Program:
+def _read_model(model: Any, file: Path, wanted: str) -> Program:
     kind = model.WhichOneof("Type")
     if kind is None:
         raise IntegrityError(f"{file.name} is empty or damaged: it holds no model.")
     if kind != "mlProgram":
-        raise UnsupportedOpError(f"it is a '{kind}' model; only an ML program can be run. Convert with convert_to='mlprogram'.")
-    functions = model.mlProgram.functions
-    if _MAIN not in functions:
-        raise UnsupportedOpError(f"its functions are {sorted(functions)}; expected one called '{_MAIN}'.")
-    function = functions[_MAIN]
+        raise UnsupportedOpError(_other_kind(kind))
+    name = choose_function(model, wanted)
+    function = model.mlProgram.functions[name]
+    description = _description(model, name)
     if function.opset not in function.block_specializations:
         raise IntegrityError(f"it has no block for its own opset '{function.opset}'.")
-    inputs = tuple(_variable(declared) for declared in function.inputs)
-    block = function.block_specializations[function.opset]
-    operations, constants, types = _read_block(block, WeightFiles(file.parent))
-    variables = {variable.name: variable for variable in inputs}
-    variables |= {output.name: output for operation in operations for output in operation.outputs}
-    classifier = read_classifier(model.description, block)
+    declared = tuple(read_variable(message) for message in function.inputs)
+    message = function.block_specializations[function.opset]
+    block = read_block(message, WeightFiles(file.parent))
+    variables = {variable.name: variable for variable in declared}
+    variables |= {output.name: output for operation in block.operations for output in operation.outputs}
+    classifier = read_classifier(description, message)
     return Program(
-        inputs=_features(model.description.input, variables),
-        outputs=_outputs(model.description.output, {**_constant_variables(constants), **variables}, classifier),
-        operations=operations,
-        constants=constants,
+        inputs=_inputs(description, declared),
+        outputs=_outputs(description.output, {**_constant_variables(block.constants), **variables}, classifier),
+        operations=block.operations,
+        constants=block.constants,
         variables=variables,
         opset=function.opset,
-        constant_types=types,
-        images=image_inputs(model.description.input),
+        constant_types=block.constant_types,
+        images=image_inputs(description.input),
         classifier=classifier,
+        states=tuple(variable for variable in declared if variable.kind == "state"),
+        function=name,
+        functions=tuple(sorted(model.mlProgram.functions)),
     )
+
+
+def _other_kind(kind: str) -> str:
+    found = f"it is a Core ML model of the kind '{kind}'"
+    if kind.startswith("neuralNetwork"):
+        found += ", the form used before iOS 15"
+    return (
+        f"{found}; the reference executor runs ML programs ('mlProgram') only. Convert the original model again with"
+        " coremltools.convert(..., convert_to='mlprogram', minimum_deployment_target=coremltools.target.iOS15) or a later"
+        " target, or run it on macOS."
+    )
+
+
+def choose_function(model: Any, wanted: str = "") -> str:
+    """Name of the function of an ML program that is meant.
+
+    Args:
+        model: A ``Model`` message.
+        wanted: The name asked for; empty for the package's default.
+
+    Raises:
+        UsageError: There is none of that name.
+        IntegrityError: The package says no default, or one it does not have.
+    """
+    names = sorted(model.mlProgram.functions)
+    if wanted:
+        if wanted not in names:
+            raise UsageError(f"it has no function '{wanted}'; its functions are {', '.join(names)}.{nearest(wanted, names)}")
+        return wanted
+    default = str(model.description.defaultFunctionName) or (names[0] if len(names) == 1 else _MAIN)
+    if default not in names:
+        raise IntegrityError(f"its default function is '{default}', but its functions are {names}.")
+    return default
+
+
+def _description(model: Any, function: str) -> Any:
+    """What describes the inputs and outputs of one function: where there are several, each has its own."""
+    for described in model.description.functions:
+        if described.name == function:
+            return described
+    return model.description
+
+
+def _inputs(description: Any, declared: tuple[Variable, ...]) -> tuple[TensorSpec, ...]:
+    variables = {variable.name: variable for variable in declared}
+    missing = [name for name, v in variables.items() if v.kind != "state" and name not in {f.name for f in description.input}]
+    if missing:
+        raise IntegrityError(f"its program takes '{missing[0]}', which the description does not name as an input.")
+    return _features(description.input, variables)
 
 
 def _constant_variables(constants: Mapping[str, Value]) -> dict[str, Variable]:
@@ -165,67 +220,3 @@ def _open_axes(array: Any) -> list[dict[str, Any]]:
             if len(sizes) > 1
         ]
     return []
-
-
-def _read_block(block: Any, weights: WeightFiles) -> tuple[tuple[Operation, ...], dict[str, Value], dict[str, str]]:
-    constants: dict[str, Value] = {}
-    types: dict[str, str] = {}
-    operations: list[Operation] = []
-    for message in block.operations:
-        if message.type == CLASSIFY:
-            continue
-        outputs = tuple(_variable(declared) for declared in message.outputs)
-        if message.type == "const":
-            constants[outputs[0].name] = _value(message.attributes["val"], weights)
-            types[outputs[0].name] = outputs[0].dtype
-            continue
-        name = str(_value(message.attributes["name"], weights)) if "name" in message.attributes else outputs[0].name
-        if message.blocks:
-            raise UnsupportedOpError(
-                f"operation '{name}' ({message.type}) is control flow, which edgekit's Core ML executor does not run."
-                " Export the model with its branches and loops unrolled."
-            )
-        # constexpr operations up to iOS 17 keep their parameters as attributes, later ones as inputs
-        inputs: dict[str, tuple[str | Literal, ...]] = {
-            key: (_literal(value, weights),) for key, value in message.attributes.items() if key != "name"
-        }
-        inputs |= {argument: _bindings(bound, weights) for argument, bound in message.inputs.items()}
-        operations.append(Operation(type=message.type, name=name, inputs=inputs, outputs=outputs))
-    return tuple(operations), constants, types
-
-
-def _bindings(argument: Any, weights: WeightFiles) -> tuple[str | Literal, ...]:
-    return tuple(
-        binding.name if binding.WhichOneof("binding") == "name" else _literal(binding.value, weights)
-        for binding in argument.arguments
-    )
-
-
-def _literal(message: Any, weights: WeightFiles) -> Literal:
-    return Literal(_value(message, weights), _tensor_type(message.type)[0])
-
-
-def _value(message: Any, weights: WeightFiles) -> Value:
-    dtype, shape = _tensor_type(message.type)
-    static = tuple(size for size in shape if size is not None)
-    if len(static) != len(shape):
-        raise IntegrityError("a constant has a shape that is not static.")
-    return decode_value(message, dtype=dtype, shape=static, weights=weights)
-
-
-def _variable(declared: Any) -> Variable:
-    dtype, shape = _tensor_type(declared.type)
-    return Variable(name=declared.name, dtype=dtype, shape=shape)
-
-
-def _tensor_type(message: Any) -> tuple[str, tuple[int | None, ...]]:
-    kind = message.WhichOneof("type")
-    if kind != "tensorType":
-        raise UnsupportedOpError(f"the program holds a value of type '{kind}', which edgekit's Core ML executor does not run.")
-    tensor = message.tensorType
-    enumeration = tensor.DESCRIPTOR.fields_by_name["dataType"].enum_type
-    name = enumeration.values_by_number[tensor.dataType].name
-    if name not in DTYPES:
-        raise UnsupportedOpError(f"the program holds a tensor of type {name}, which edgekit's Core ML executor does not know.")
-    sizes = (d.constant.size if d.WhichOneof("dimension") == "constant" else None for d in tensor.dimensions)
-    return DTYPES[name], tuple(sizes)

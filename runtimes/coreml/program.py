@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from typing import Literal as Choice
 
 from edgekit.core.tensors import TensorSpec
 
@@ -14,22 +15,28 @@ if TYPE_CHECKING:
     Value = Array | str
     """A decoded constant: numpy array (rank 0 for a scalar), or text."""
 
-__all__ = ["Classifier", "Literal", "Operation", "Program", "Variable"]
+__all__ = ["Block", "Classifier", "Kind", "Literal", "Operation", "Program", "Variable"]
+
+Kind = Choice["tensor", "list", "state"]
+"""What a variable is: a tensor, a list of tensors of one shape, or a tensor that is kept between runs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Variable:
-    """A named tensor of the program.
+    """A named value of the program.
 
     Args:
-        name: Unique in the program.
-        dtype: MIL's type in numpy's spelling (``"float16"``, ``"int8"``, ``"str"``, ``"int4"`` …).
-        shape: Static sizes; None where the file leaves a size open.
+        name: Unique in its block and those around it.
+        dtype: MIL's type in numpy's spelling (``"float16"``, ``"int8"``, ``"str"``, ``"int4"`` …); of the elements of a list.
+        shape: Static sizes; None where the file leaves a size open, ``(None,)`` where it leaves even the number of axes open.
+            Of a list: of each element.
+        kind: What it is.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    kind: Kind = "tensor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +56,38 @@ class Operation:
         name: Its own name, for messages.
         inputs: Argument name -> the variables (by name) and literals bound to it; several for ``concat`` and the like.
         outputs: What it computes.
+        blocks: Of control flow: both branches of a ``cond``, condition and body of a ``while_loop``.
     """
 
     type: str
     name: str
     inputs: Mapping[str, tuple[str | Literal, ...]]
     outputs: tuple[Variable, ...]
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """A name for what belongs to it: its first output's, which is unique, where it has one."""
+        return self.outputs[0].name if self.outputs else self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Operations nested in another; they see the values of the blocks around them.
+
+    Args:
+        inputs: Values the outer operation hands in (of a loop: its variables).
+        outputs: Names of what it hands back.
+        operations: In execution order, constants left out.
+        constants: Variable name -> decoded constant.
+        constant_types: Variable name -> type of a constant in the file.
+    """
+
+    inputs: tuple[Variable, ...]
+    outputs: tuple[str, ...]
+    operations: tuple[Operation, ...]
+    constants: Mapping[str, Value]
+    constant_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,19 +109,22 @@ class Classifier:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The main function of an ML program.
+    """One function of an ML program.
 
     Args:
-        inputs: Inputs in the file's order, as callers see them.
+        inputs: Inputs in the file's order, as callers see them; states left out.
         outputs: Outputs in the file's order, as callers see them.
         operations: In execution order, constants left out.
         constants: Variable name -> decoded constant.
-        variables: Every input and every tensor the operations compute, by name.
+        variables: Every input, every state, and every value the operations compute, by name.
         opset: e.g. ``"CoreML7"`` (iOS 17).
         images: Input that is an image -> its colour space (``"RGB"``, ``"BGR"`` or ``"GRAYSCALE"``); callers give it
             ``uint8 [1, H, W, C]`` in the order red, green, blue, the variable of its name is ``[1, C, H, W]``.
         classifier: For a package that names classes: its outputs are shown as the array of values instead.
         constant_types: Variable name -> type of a constant in the file; ``"int4"`` is decoded into int8.
+        states: Tensors that are kept between runs.
+        function: Its name in the file.
+        functions: Names of all functions of the file.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -100,3 +136,6 @@ class Program:
     constant_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
     classifier: Classifier | None = None
+    states: tuple[Variable, ...] = ()
+    function: str = "main"
+    functions: tuple[str, ...] = ("main",)

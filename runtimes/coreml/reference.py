@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.core.errors import EdgekitError, UnsupportedOpError, UsageError
+from edgekit.core.errors import EdgekitError, UsageError
 from edgekit.core.runtime_options import RuntimeOption, read_settings
 from edgekit.core.tensors import check_inputs
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from edgekit.core.contract import QuantizationContract
     from edgekit.core.provenance import Kernels, TracedFile
     from edgekit.core.stored import StoredFile
-    from edgekit.core.tensors import Array, TensorSpec
-    from edgekit.runtimes.coreml.executor import Executable
-    from edgekit.runtimes.coreml.flexible import FlexibleExecutable
+    from edgekit.core.tensors import Array
+    from edgekit.runtimes.coreml.executable import Executable
+    from edgekit.runtimes.coreml.program import Program
+    from edgekit.runtimes.coreml.state import ReferenceState
 
 __all__ = ["OPTIONS", "RUNTIME", "ReferenceRuntime", "ReferenceSession"]
 
@@ -32,6 +33,10 @@ OPTIONS = (
     RuntimeOption(
         name="precision", kind="choice", default="declared", values=("declared", "float32", "float16"),
         meaning="Results are rounded to float16 where the program declares float16, nowhere, or everywhere.",
+    ),
+    RuntimeOption(
+        name="function", kind="text", default="",
+        meaning="Which function of a package that holds several; empty for the package's default.",
     ),
 )  # fmt: skip
 """Options of ``load``."""
@@ -42,17 +47,15 @@ class ReferenceSession:
 
     Args:
         executable: The compiled program.
-        inputs: Its inputs.
-        outputs: Its outputs.
+        program: What it was compiled from.
     """
 
-    def __init__(
-        self, executable: Executable | FlexibleExecutable, *, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-    ) -> None:
-        self.inputs = inputs
-        self.outputs = outputs
-        self._is_flexible = any(spec.flexible for spec in inputs)
-        self._executable: Executable | FlexibleExecutable | None = executable
+    def __init__(self, executable: Executable, program: Program) -> None:
+        self.inputs = program.inputs
+        self.outputs = program.outputs
+        self._executable: Executable | None = executable
+        declared = {name for name, variable in program.variables.items() if None in variable.shape}
+        self._is_open = any(spec.flexible for spec in program.inputs) or any(spec.name in declared for spec in program.outputs)
 
     @property
     def executable(self) -> Executable:
@@ -60,37 +63,40 @@ class ReferenceSession:
 
         Raises:
             UsageError: The session was closed.
-            UnsupportedOpError: The package leaves sizes open, so that there is no one program.
         """
-        from edgekit.runtimes.coreml.executor import Executable
-
-        executable = self._open()
-        if not isinstance(executable, Executable):
-            raise UnsupportedOpError(
-                "This package leaves sizes open; single layers can be looked at in one with fixed shapes only. Export with"
-                " --fixed-shapes."
-            )
-        return executable
-
-    def _open(self) -> Executable | FlexibleExecutable:
         if self._executable is None:
             raise UsageError("This Core ML session was closed; load the model again.")
         return self._executable
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def make_state(self) -> ReferenceState:
+        """States for a sequence of runs, zeros at the beginning; of a model without any, an empty one."""
+        from edgekit.runtimes.coreml.state import ReferenceState
+
+        return ReferenceState(self.executable.states, self.executable.make_states())
+
+    def run(self, inputs: Mapping[str, Array], *, state: ReferenceState | None = None) -> dict[str, Array]:
         """One inference.
+
+        Args:
+            inputs: Input name -> array.
+            state: What :meth:`make_state` gave; the run reads it and writes to it. Without it, a model that has states starts
+                from zeros, and what it leaves is dropped.
 
         Raises:
             DataError: A name, shape or dtype is wrong.
+            UsageError: The session was closed, or the state is of another model.
         """
         import torch
 
-        executable = self._open()
+        executable = self.executable
         check_inputs(inputs, self.inputs)
+        if state is not None and set(state.names) != {variable.name for variable in executable.states}:
+            raise UsageError(f"The state given is of another model: it holds {', '.join(state.names) or 'nothing'}.")
         tensors = {name: torch.from_numpy(_owned(array)) for name, array in inputs.items()}
-        results = executable.run({name: _widened(tensor) for name, tensor in tensors.items()})
+        widened = {name: _widened(tensor) for name, tensor in tensors.items()}
+        results = executable.run(widened, None if state is None else state.cells)
         found = {spec.name: results[spec.name].numpy().astype(spec.dtype, copy=False) for spec in self.outputs}
-        return found if self._is_flexible else {spec.name: found[spec.name].reshape(spec.shape) for spec in self.outputs}
+        return found if self._is_open else {spec.name: found[spec.name].reshape(spec.shape) for spec in self.outputs}
 
     def close(self) -> None:
         """Free the program."""
@@ -122,24 +128,19 @@ class ReferenceRuntime:
 
         Raises:
             IntegrityError: The package is damaged or incomplete.
-            UnsupportedOpError: It holds an operation without a kernel.
-            UsageError: An option is unknown.
+            UnsupportedOpError: It holds an operation without a kernel, or no ML program.
+            UsageError: An option or a function is unknown.
         """
         from edgekit.runtimes.coreml.executor import compile_program
-        from edgekit.runtimes.coreml.flexible import FlexibleExecutable
         from edgekit.runtimes.coreml.package import read_package
 
-        precision = read_settings(options, OPTIONS, runtime="The Core ML reference executor")["precision"]
-        program = read_package(path)
+        settings = read_settings(options, OPTIONS, runtime="The Core ML reference executor")
+        program = read_package(path, function=settings["function"])
         try:
-            executable: Executable | FlexibleExecutable
-            if any(spec.flexible for spec in program.inputs):
-                executable = FlexibleExecutable(program, threads=threads, precision=precision)
-            else:
-                executable = compile_program(program, threads=threads, precision=precision)
+            executable = compile_program(program, threads=threads, precision=settings["precision"])
         except EdgekitError as reason:
             raise type(reason)(f"{path}: {reason}") from reason
-        return ReferenceSession(executable, inputs=program.inputs, outputs=program.outputs)
+        return ReferenceSession(executable, program)
 
     def replay_layers(
         self, artifact: Artifact, contract: QuantizationContract, recorded: Mapping[str, Array], *, threads: int = 1

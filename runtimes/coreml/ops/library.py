@@ -8,21 +8,29 @@ from edgekit.runtimes.coreml.ops import (
     constexpr,
     convolution,
     creation,
+    detection,
     elementwise,
     image,
     indexing,
     linear,
+    lists,
     normalization,
     pooling,
     quantization,
+    quantized_convolution,
+    random,
     recurrent,
     reduction,
     sampling,
     shape,
+    sparse,
+    state,
+    windows,
 )
 from edgekit.runtimes.coreml.ops.table import builder, supported
 
 __all__ = [
-    "activation", "attention", "builder", "constexpr", "convolution", "creation", "elementwise", "image", "indexing",
-    "linear", "normalization", "pooling", "quantization", "recurrent", "reduction", "sampling", "shape", "supported",
+    "activation", "attention", "builder", "constexpr", "convolution", "creation", "detection", "elementwise", "image",
+    "indexing", "linear", "lists", "normalization", "pooling", "quantization", "quantized_convolution", "random",
+    "recurrent", "reduction", "sampling", "shape", "sparse", "state", "supported", "windows",
 ]  # fmt: skip

@@ -7,8 +7,10 @@ To add an operation, write a builder in the file of its family::
         return Kernel(lambda x: x / (1 + x.abs()), "x")
 
 A builder runs once, when the model is loaded: it reads constant arguments and returns the function that is called with
-tensors at every inference. Semantics are those of the MIL operation set documented by coremltools
-(``coremltools.converters.mil.mil.ops.defs``). Floats are float32 inside; the executor rounds to float16 where asked.
+tensors at every inference. Where a value or a shape it asks for is only known at run time, it runs again then, once for each
+combination it meets (see :mod:`edgekit.runtimes.coreml.late`); a builder need not know. Semantics are those of the MIL
+operation set documented by coremltools (``coremltools.converters.mil.mil.ops.defs``). Floats are float32 inside; the executor
+rounds to float16 where asked.
 """
 
 from __future__ import annotations
@@ -26,7 +28,14 @@ if TYPE_CHECKING:
     from edgekit.core.tensors import Array
     from edgekit.runtimes.coreml.program import Value
 
-__all__ = ["Builder", "Call", "Kernel", "builder", "register", "supported"]
+__all__ = ["FRAME", "Builder", "Call", "Kernel", "RunTimeValueError", "builder", "register", "supported"]
+
+FRAME = ("classify", "cond", "const", "while_loop")
+"""Operations without a builder: constants and class names are read with the package, blocks are compiled with the program."""
+
+
+class RunTimeValueError(UnsupportedOpError):
+    """A builder asked for a value or a shape that is only known at run time."""
 
 
 class Kernel:
@@ -67,17 +76,47 @@ class Call:
         return bool(bound) and all(isinstance(b, Literal) or b in self.constants for b in bound)
 
     def value(self, argument: str) -> Value | None:
-        """The constant bound to ``argument``; None where the operation leaves it out.
+        """The value bound to ``argument``; None where the operation leaves it out.
 
         Raises:
-            UnsupportedOpError: It is computed at run time.
+            RunTimeValueError: It is computed at run time.
         """
-        if not self.has(argument):
-            return None
-        if not self.is_constant(argument):
-            raise UnsupportedOpError(f"{self}: argument '{argument}' is computed at run time; only a constant can be run.")
-        bound = self.operation.inputs[argument][0]
-        return bound.value if isinstance(bound, Literal) else self.constants[bound]
+        return self.values(argument)[0] if self.has(argument) else None
+
+    def values(self, argument: str) -> tuple[Value, ...]:
+        """All values bound to ``argument``, which may take several.
+
+        Raises:
+            RunTimeValueError: One is computed at run time.
+        """
+        return tuple(self._known(argument, bound) for bound in self.operation.inputs.get(argument, ()))
+
+    def _known(self, argument: str, bound: str | Literal) -> Value:
+        if isinstance(bound, Literal):
+            return bound.value
+        if bound in self.constants:
+            return self.constants[bound]
+        return self.computed(argument, bound)
+
+    def computed(self, argument: str, name: str) -> Array:
+        """The value of a variable that is no constant.
+
+        Raises:
+            RunTimeValueError: It is not known yet.
+        """
+        raise RunTimeValueError(f"{self}: argument '{argument}' reads '{name}', which is computed at run time.")
+
+    def computed_shape(self, argument: str, name: str) -> tuple[int, ...]:
+        """The shape of a variable that is no constant.
+
+        Raises:
+            RunTimeValueError: A size is not known yet.
+        """
+        declared = self.variables[name].shape
+        static = tuple(size for size in declared if size is not None)
+        if len(static) != len(declared):
+            raise RunTimeValueError(f"{self}: argument '{argument}' has a shape that is only known at run time ({declared}).")
+        return static
 
     def array(self, argument: str) -> Array:
         """The constant array bound to ``argument``.
@@ -120,21 +159,18 @@ class Call:
         return default if value is None else str(value)
 
     def shape(self, argument: str) -> tuple[int, ...]:
-        """Static shape of the tensor bound to ``argument``.
+        """Shape of the tensor bound to ``argument``.
 
         Raises:
-            UnsupportedOpError: A size is only known at run time.
+            RunTimeValueError: A size is only known at run time.
+            IntegrityError: There is no such argument.
         """
         bound = self.operation.inputs.get(argument, ())
         if not bound:
             raise IntegrityError(f"{self}: argument '{argument}' is missing.")
         if self.is_constant(argument):
             return tuple(self.array(argument).shape)
-        declared = self.variables[str(bound[0])].shape
-        static = tuple(size for size in declared if size is not None)
-        if len(static) != len(declared):
-            raise UnsupportedOpError(f"{self}: argument '{argument}' has a shape that is only known at run time ({declared}).")
-        return static
+        return self.computed_shape(argument, str(bound[0]))
 
     def dtype(self, argument: str) -> str:
         """Declared element type of the tensor bound to ``argument``."""
@@ -176,12 +212,13 @@ def builder(operation: Operation) -> Builder:
     if operation.type not in _BUILDERS:
         raise UnsupportedOpError(
             f"The Core ML reference executor has no kernel for operation type '{operation.type}' (operation '{operation.name}')."
-            f"{nearest(operation.type, _BUILDERS)} Add a builder with @register('{operation.type}') to the file of its family in"
-            " runtimes/coreml/ops, or run the model on macOS with the runtime 'coreml'."
+            f"{nearest(operation.type, _BUILDERS)} docs/coreml-operations.md lists what it runs and why the rest is"
+            f" missing. Add a builder with @register('{operation.type}') to the file of its family in runtimes/coreml/ops, or run"
+            " the model on macOS with the runtime 'coreml'."
         )
     return _BUILDERS[operation.type]
 
 
 def supported() -> tuple[str, ...]:
-    """Every operation type that has a kernel, sorted."""
-    return tuple(sorted(_BUILDERS))
+    """Every operation type that is run, sorted."""
+    return tuple(sorted({*_BUILDERS, *FRAME}))
