@@ -25,7 +25,8 @@ Functions find_functions(const Library& library) {
     find(&f.add_opaque, "LiteRtAddOpaqueOptions");
     find(&f.compile, "LiteRtCreateCompiledModel");
     find(&f.destroy_compiled, "LiteRtDestroyCompiledModel");
-    find(&f.is_accelerated, "LiteRtCompiledModelIsFullyAccelerated");
+    f.is_accelerated =
+        library.symbol_or_null<decltype(f.is_accelerated)>("LiteRtCompiledModelIsNonCpuFullyAccelerated");
     find(&f.run, "LiteRtRunCompiledModel");
     find(&f.input_requirements, "LiteRtGetCompiledModelInputBufferRequirements");
     find(&f.output_requirements, "LiteRtGetCompiledModelOutputBufferRequirements");

@@ -105,6 +105,7 @@ private:
         if (status != litert::kOk)
             throw Failure(kIntegrity, path_ + " is not a model LiteRT can read: status " + std::to_string(status) + chatter.words());
         compile(provider->second, options, &chatter);
+        if (provider->second.hardware != litert::kCpu) check_accelerated(options);
         read_edges();
         make_buffers();
     }
@@ -147,6 +148,19 @@ private:
         if (provider.hardware != litert::kCpu)
             throw Failure(kNotSupported, path_ + ": LiteRT cannot use '" + runtime_.provider + "' here" + words);
         throw Failure(kIntegrity, path_ + " is not a model LiteRT can load: status " + std::to_string(status) + words);
+    }
+
+    // What was asked for is not silently computed elsewhere: LiteRT lets the CPU take whatever is left, even everything.
+    void check_accelerated(const Options& options) {
+        bool is_whole = false;
+        const bool is_known = call_.is_accelerated != nullptr && call_.is_accelerated(compiled_, &is_whole) == litert::kOk;
+        runtime_.options["wholly_on_" + runtime_.provider] = is_whole ? "yes" : is_known ? "no" : "unknown";
+        const std::pair<std::string, std::string> allowed{"fallback", "on"};
+        const auto& given = options.provider_options;
+        if (!is_whole && std::find(given.begin(), given.end(), allowed) == given.end())
+            throw Failure(kNotSupported, path_ + ": '" + runtime_.provider +
+                                             "' does not compute the whole model here, and LiteRT would let the CPU do the rest."
+                                             " Accept that with --provider-option fallback=on, or use xnnpack.");
     }
 
     // Names and types by signature, in the order of the graph, as the Python interpreter lists them.

@@ -1,0 +1,1 @@
+"""C++17 sources of edgekit-runner: no Python."""
