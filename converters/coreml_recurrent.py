@@ -59,7 +59,10 @@ def lstm(context: Any, node: Any) -> None:
 
 
 def rnn(context: Any, node: Any) -> None:
-    """``aten.rnn_tanh.input`` and ``aten.rnn_relu.input`` as one MIL ``rnn`` a layer and direction."""
+    """``aten.rnn_tanh.input`` and ``aten.rnn_relu.input`` as one MIL ``rnn`` a layer and direction.
+
+    The input is turned round for the backward direction: MIL's own ``reverse`` leaves the outputs in the order of computation.
+    """
     x, hidden, weights, biased, layers, _, _, bidirectional, batch_first = arguments(context, node)
     mil, sides = builder(), 1 + bool(bidirectional.val)
     activation = "relu" if "relu" in str(node.kind) else "tanh"
@@ -71,16 +74,15 @@ def rnn(context: Any, node: Any) -> None:
             at = layer * sides + side
             weight_ih, weight_hh, bias = _weights(weights, at, bool(biased.val), (0,))
             output, state = mil.rnn(
-                x=x,
+                x=mil.reverse(x=x, axes=[0]) if side else x,
                 initial_h=_state(mil, hidden, at, 1),
                 weight_ih=weight_ih,
                 weight_hh=weight_hh,
-                direction="reverse" if side else "forward",
                 output_sequence=True,
                 activation=activation,
                 **({} if bias is None else {"bias": bias}),
             )
-            outputs.append(output)
+            outputs.append(mil.reverse(x=output, axes=[0]) if side else output)
             last.append(state)
         x = mil.concat(values=outputs, axis=2) if sides > 1 else outputs[0]
     x = mil.transpose(x=x, perm=[1, 0, 2]) if batch_first.val else x

@@ -18,7 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edgekit.core.errors import IntegrityError
+from edgekit.core.errors import IntegrityError, UnsupportedOpError
+from edgekit.runtimes.coreml.ops.elementwise import torch_dtype
 from edgekit.runtimes.coreml.ops.table import Call, Kernel, register
 
 __all__ = ["positions"]
@@ -87,8 +88,10 @@ def resize_nearest_neighbor(call: Call) -> Kernel:
 
 @register("upsample_bilinear")
 def upsample_bilinear(call: Call) -> Kernel:
-    """Bilinear interpolation by scale factors, corners aligned or not."""
-    mode = "STRICT_ALIGN_CORNERS" if call.flag("align_corners", default=True) else "UNALIGN_CORNERS"
+    """Bilinear interpolation by scale factors: corners aligned, pixel centres aligned (the opposite by default), or neither."""
+    aligned = call.flag("align_corners", default=True)
+    mode = "UNALIGN_CORNERS" if call.flag("half_pixel_centers", default=not aligned) else "DEFAULT"
+    mode = "STRICT_ALIGN_CORNERS" if aligned else mode
     (height, width), (new_height, new_width) = call.shape("x")[-2:], _scaled(call)
     return _bilinear(positions(height, new_height, mode), positions(width, new_width, mode))
 
@@ -103,15 +106,27 @@ def resize_bilinear(call: Call) -> Kernel:
 
 @register("resize")
 def resize(call: Call) -> Kernel:
-    """Either interpolation to a target size (iOS 17); the declared output says how large."""
-    mode = call.text("sampling_mode", "DEFAULT")
-    before = call.shape("x")[-2:]
-    after = [size or known for size, known in zip(call.outputs[0].shape[-2:], before, strict=True)]
-    where = [positions(size_in, size_out, mode) for size_in, size_out in zip(before, after, strict=True)]
+    """Either interpolation of the last ``resized_dims`` axes to the sizes at the end of ``shape`` (iOS 17); 0 keeps a size.
+
+    The nearest pixel is the one whose centre is nearest to the sampled position, the later of two: so coremltools' own tests.
+
+    Raises:
+        UnsupportedOpError: More than the last two axes change.
+    """
+    mode, before, count = call.text("sampling_mode", "DEFAULT"), call.shape("x"), call.integer("resized_dims")
+    wanted = (*before[: len(before) - count], *call.integers("shape")[-count:])
+    after = [size or known for size, known in zip(wanted, before, strict=True)]
+    if after[:-2] != list(before[:-2]):
+        raise UnsupportedOpError(f"{call}: resizes {list(before)} to {after}; only the last two axes can be resized.")
+    where = [
+        torch.arange(size_in, dtype=torch.float64) if position >= count else positions(size_in, size_out, mode)
+        for position, size_in, size_out in zip((1, 0), before[-2:], after[-2:], strict=True)
+    ]
+    dtype = torch_dtype(call.outputs[0].dtype)
     if call.text("interpolation_mode", "LINEAR") == "LINEAR":
-        return _bilinear(*where)
-    rows, columns = (w.floor().long() if mode == "DEFAULT" else torch.floor(w + 0.5).long() for w in where)
-    return _pick(rows, columns)
+        blend = _bilinear(*where).function
+        return Kernel(blend if dtype.is_floating_point else lambda x: blend(x.float()).to(dtype), "x")
+    return _pick(*(torch.floor(at + 0.5).long().clamp(max=size - 1) for at, size in zip(where, before[-2:], strict=True)))
 
 
 @register("crop")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
-from edgekit.core.errors import UnsupportedOpError
+from edgekit.core.errors import DataError, IntegrityError
 from edgekit.runtimes.coreml.ops.table import Call, Kernel, register
 
 __all__: list[str] = []
-
-_MODES = {"update": False, "add": True}
-_REDUCTIONS = {"mul": "prod", "max": "amax", "min": "amin"}
 
 
 def _positive(indices: Tensor, size: int) -> Tensor:
@@ -58,31 +57,47 @@ def gather_along_axis(call: Call) -> Kernel:
 
 @register("gather_nd")
 def gather_nd(call: Call) -> Kernel:
-    """Slices of ``x`` at the coordinates in the last axis of ``indices``."""
-    if call.integer("batch_dims", 0):
-        raise UnsupportedOpError(f"{call}: batch_dims is not supported by the Core ML reference executor.")
-    return Kernel(lambda x, indices: x[_coordinates(x, indices)], "x", "indices")
+    """Slices of ``x`` at the coordinates in the last axis of ``indices``, for each position of the first ``batch_dims`` axes."""
+    batch = call.integer("batch_dims", 0)
+    if not batch:
+        return Kernel(lambda x, indices: x[_coordinates(x, indices)], "x", "indices")
+
+    def run(x: Tensor, indices: Tensor) -> Tensor:
+        rows = zip(x.flatten(0, batch - 1), indices.flatten(0, batch - 1), strict=True)
+        picked = torch.stack([row[_coordinates(row, where)] for row, where in rows])
+        return picked.reshape(x.shape[:batch] + picked.shape[1:])
+
+    return Kernel(run, "x", "indices")
 
 
 def _coordinates(x: Tensor, indices: Tensor) -> tuple[Tensor, ...]:
     return tuple(_positive(column, x.shape[axis]) for axis, column in enumerate(indices.unbind(-1)))
 
 
-def _mode(call: Call, axis_only: bool = False) -> str:
-    mode = call.text("mode", "add")
-    known = (*_MODES, *_REDUCTIONS) if axis_only else _MODES
-    if mode not in known:
-        raise UnsupportedOpError(f"{call}: mode '{mode}' has no reference kernel; supported: {', '.join(known)}.")
-    return mode
+def _checked(call: Call, indices: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Indices as given, or refused where the operation asks for that: from iOS 17 on negative ones are outside, too."""
+    if call.flag("validate_indices"):
+        limits = torch.tensor(sizes)
+        if bool(((indices < 0) | (indices >= limits)).any()):
+            raise DataError(f"{call}: indices must lie from 0 to {list(sizes)} (not included); found {indices.tolist()}.")
+    return indices
 
 
 @register("scatter_nd")
 def scatter_nd(call: Call) -> Kernel:
-    """A copy of ``data`` with ``updates`` put in, or added, at the coordinates in ``indices``."""
-    accumulate = _MODES[_mode(call)]
+    """A copy of ``data`` with ``updates`` put in, or combined with what is there, at the coordinates in ``indices``."""
+    combine = _combination(call)
 
     def run(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-        return data.index_put(_coordinates(data, indices), updates, accumulate)
+        depth = indices.shape[-1]
+        lead, rest = data.shape[:depth], data.shape[depth:]
+        columns = _coordinates(data, _checked(call, indices, lead))
+        where = torch.zeros_like(columns[0])
+        for column, size in zip(columns, lead, strict=True):
+            where = where * size + column
+        flat = data.reshape(lead.numel(), -1)
+        spread = where.reshape(-1, 1).expand(-1, flat.shape[1])
+        return combine(flat, 0, spread, updates.reshape(spread.shape)).reshape(lead + rest)
 
     return Kernel(run, "data", "indices", "updates")
 
@@ -90,13 +105,11 @@ def scatter_nd(call: Call) -> Kernel:
 @register("scatter_along_axis")
 def scatter_along_axis(call: Call) -> Kernel:
     """A copy of ``data`` with ``updates`` put in, or combined with what is there, at ``indices`` along ``axis``."""
-    mode, axis = _mode(call, axis_only=True), call.integer("axis", 0)
+    combine, axis = _combination(call), call.integer("axis", 0)
 
     def run(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-        where = _positive(indices, data.shape[axis])
-        if mode == "update":
-            return data.scatter(axis, where, updates)
-        return data.scatter_reduce(axis, where, updates, _REDUCTIONS.get(mode, "sum"))
+        where = _positive(_checked(call, indices, data.shape[axis : axis + 1 or None]), data.shape[axis])
+        return combine(data, axis, where, updates)
 
     return Kernel(run, "data", "indices", "updates")
 
@@ -104,15 +117,42 @@ def scatter_along_axis(call: Call) -> Kernel:
 @register("scatter")
 def scatter(call: Call) -> Kernel:
     """A copy of ``data`` with slices along ``axis`` replaced by, or combined with, ``updates``."""
-    mode, axis = _mode(call, axis_only=True), call.integer("axis", 0)
+    combine, axis = _combination(call), call.integer("axis", 0)
 
     def run(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-        where = _positive(indices, data.shape[axis]).reshape(-1)
-        if mode in _MODES:
-            return data.index_add(axis, where, updates) if _MODES[mode] else data.index_copy(axis, where, updates)
-        return data.index_reduce(axis, where, updates, _REDUCTIONS[mode])
+        where = _positive(_checked(call, indices, data.shape[axis : axis + 1 or None]), data.shape[axis]).reshape(-1)
+        shape = [1] * updates.dim()
+        shape[axis] = -1
+        return combine(data, axis, where.reshape(shape).expand_as(updates), updates)
 
     return Kernel(run, "data", "indices", "updates")
+
+
+_Combination = Callable[[Tensor, int, Tensor, Tensor], Tensor]
+"""``data``, an axis, an index along it for each update, the updates -> the combined copy."""
+
+
+def _divided(data: Tensor, axis: int, where: Tensor, updates: Tensor) -> Tensor:
+    divisor = torch.ones_like(data).scatter_reduce(axis, where, updates, "prod")
+    return torch.div(data, divisor, rounding_mode=None if data.is_floating_point() else "trunc")
+
+
+_COMBINATIONS: dict[str, _Combination] = {
+    "update": lambda data, axis, where, updates: data.scatter(axis, where, updates),
+    "add": lambda data, axis, where, updates: data.scatter_add(axis, where, updates),
+    "sub": lambda data, axis, where, updates: data.scatter_add(axis, where, -updates),
+    "mul": lambda data, axis, where, updates: data.scatter_reduce(axis, where, updates, "prod"),
+    "div": _divided,
+    "max": lambda data, axis, where, updates: data.scatter_reduce(axis, where, updates, "amax"),
+    "min": lambda data, axis, where, updates: data.scatter_reduce(axis, where, updates, "amin"),
+}
+
+
+def _combination(call: Call) -> _Combination:
+    mode = call.text("mode", "add")
+    if mode not in _COMBINATIONS:
+        raise IntegrityError(f"{call}: unknown mode '{mode}'; known: {', '.join(_COMBINATIONS)}.")
+    return _COMBINATIONS[mode]
 
 
 @register("topk")

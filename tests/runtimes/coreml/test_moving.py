@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from edgekit.core.errors import UnsupportedOpError
+from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError
 from edgekit.runtimes.coreml.ops.image import positions
 from edgekit.runtimes.coreml.program import Variable
 
@@ -135,8 +135,10 @@ def test_scatter(operate: Operate) -> None:
     same(operate("scatter_nd", data=data, indices=indices[:, None], updates=torch.ones(2, 4), mode="update"), replaced)
     along = operate("scatter_along_axis", data=data, indices=torch.full((3, 1), 1), updates=torch.ones(3, 1), axis=1, mode="add")
     same(along, torch.tensor([0.0, 1, 0, 0]).expand(3, 4))
-    with pytest.raises(UnsupportedOpError, match="mode 'div' has no reference kernel"):
-        operate("scatter", data=data, indices=indices, updates=torch.ones(2, 4), mode="div")
+    with pytest.raises(IntegrityError, match="unknown mode 'xor'"):
+        operate("scatter", data=data, indices=indices, updates=torch.ones(2, 4), mode="xor")
+    with pytest.raises(DataError, match="indices must lie from 0 to"):
+        operate("scatter", data=data, indices=indices - 1, updates=torch.ones(2, 4), validate_indices=True)
 
 
 def test_ordering(operate: Operate) -> None:
