@@ -5,13 +5,11 @@ Built-in parts are declared in edgekit's own ``pyproject.toml``; a plug-in decla
 
 from __future__ import annotations
 
-import importlib.util
 from typing import cast
 
-from edgekit.core.entry_points import load, names
-from edgekit.core.errors import MissingExtraError
+from edgekit.core.entry_points import load, missing_module, names, require
 from edgekit.core.listing import Inspector
-from edgekit.core.plugins import Converter, Framework, Runtime, Source, StepRunner, Transport
+from edgekit.core.plugins import Converter, Runtime, Source, StepRunner, Transport
 
 __all__ = [
     "converter",
@@ -60,22 +58,3 @@ def sources() -> dict[str, Source]:
 def step_runners() -> dict[str, StepRunner]:
     """All step runners by kind."""
     return {name: cast("StepRunner", load("steps", name)) for name in names("steps")}
-
-
-def missing_module(part: Framework) -> str:
-    """The first module the part needs that is not installed; empty if none is missing."""
-    for module in part.modules:
-        try:
-            found = importlib.util.find_spec(module) is not None
-        except (ImportError, ValueError):
-            found = False
-        if not found:
-            return module
-    return ""
-
-
-def require(part: Framework) -> None:
-    """Raise :class:`MissingExtraError` with the pip command if the part's modules are not installed."""
-    module = missing_module(part)
-    if module:
-        raise MissingExtraError(part.extra, module=module)

@@ -6,15 +6,12 @@ from pathlib import Path
 
 from edgekit import registry
 from edgekit.core.profile import DeviceProfile
+from edgekit.core.threads import thread_limits
 from edgekit.core.worker import call
 from edgekit.device_tests.host import host_facts
 from edgekit.device_tests.jobs import Job, find_runtime
 
 __all__ = ["LocalTransport", "thread_limits"]
-
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS",
-)  # fmt: skip
 
 
 class LocalTransport:
@@ -54,8 +51,3 @@ class LocalTransport:
 
     def close(self) -> None:
         """Nothing to do: every agent has ended with its call."""
-
-
-def thread_limits(threads: int) -> dict[str, str]:
-    """Environment that keeps numeric libraries to ``threads`` threads, whatever the runtime's own setting does."""
-    return dict.fromkeys(_THREAD_VARIABLES, str(threads))

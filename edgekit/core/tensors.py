@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Arrays = Mapping[str, Array]
 
-__all__ = ["DType", "FlexibleAxis", "TensorSpec", "check_inputs", "dequantize", "from_stored", "quantize", "to_stored"]
+__all__ = [
+    "DType",
+    "FlexibleAxis",
+    "TensorSpec",
+    "check_inputs",
+    "check_numbers",
+    "dequantize",
+    "from_stored",
+    "quantize",
+    "to_stored",
+]
 
 DType = Literal["bool", "int4", "int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64"]
 
@@ -163,4 +173,38 @@ def check_inputs(inputs: Arrays, specs: tuple[TensorSpec, ...]) -> None:
         if not spec.fits(tuple(array.shape)) or str(array.dtype) != spec.dtype:
             raise DataError(
                 f"Input '{spec.name}' is {array.dtype} {list(array.shape)}, but the model expects {spec.dtype} {spec.sizes}."
+                f"{_axis_hint(spec, tuple(array.shape))}"
             )
+
+
+def check_numbers(inputs: Arrays) -> None:
+    """Refuse inputs that hold NaN: what a model answers to them means nothing.
+
+    Raises:
+        DataError: Names the input and how many of its values are NaN.
+    """
+    import numpy as np
+
+    for name, array in inputs.items():
+        if array.dtype.kind == "f" and (count := int(np.count_nonzero(np.isnan(array)))):
+            raise DataError(
+                f"Input '{name}' holds {count} NaN among {array.size} values. Find out where they come from; if the model is"
+                " meant to take them, load it with allow_nan=True."
+            )
+
+
+def _axis_hint(spec: TensorSpec, shape: tuple[int, ...]) -> str:
+    """What to do with an array whose axes are there in another order, or whose batch axis is missing.
+
+    >>> _axis_hint(TensorSpec(name="x", shape=(1, 3, 8, 9), dtype="float32"), (1, 8, 9, 3))
+    " Its channels are last where the model has them second: give x.transpose(0, 3, 1, 2)."
+    """
+    last = tuple(range(len(shape)))
+    if len(shape) >= 3:
+        forward, back = (0, last[-1], *last[1:-1]), (0, *last[2:], 1)
+        for order, words in ((forward, "last where the model has them second"), (back, "second where the model has them last")):
+            if spec.fits(tuple(shape[axis] for axis in order)):
+                return f" Its channels are {words}: give {spec.name}.transpose({', '.join(map(str, order))})."
+    if spec.fits((1, *shape)):
+        return f" It lacks the batch axis: give {spec.name}[None]."
+    return ""

@@ -24,15 +24,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from edgekit.core import errors
 from edgekit.core.confinement import Confinement, confine
-from edgekit.core.errors import EdgekitError, MissingExtraError, WorkerError
+from edgekit.core.errors import MissingExtraError, WorkerError
 from edgekit.core.files import write_text
+from edgekit.core.remote_errors import describe_error, raise_error
+from edgekit.core.supervision import death, last_words, resident_bytes
 
-__all__ = ["call"]
+__all__ = ["CONFINED", "call"]
 
 _POLL_S = 0.1
-_CONFINED = "EDGEKIT_CONFINED"
+CONFINED = "EDGEKITCONFINED"
 """Set in confined workers and what they start. These cannot leave the process group, by which all of them are ended."""
 _ANSWER_BYTES = 64 * 2**20
 """Largest answer that is read; a child that was taken over may write anything."""
@@ -77,7 +78,7 @@ def call(
         if confined is not None:
             order["confined"] = confined.model_dump(mode="json")
             memory_bytes = memory_bytes or confined.memory_limit_bytes
-            variables[_CONFINED] = "1"
+            variables[CONFINED] = "1"
             variables |= dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "KERAS_HOME"), scratch)
         write_text(job, json.dumps(order))
         log = log or Path(scratch, "log.txt")
@@ -88,7 +89,7 @@ def call(
             start = output.tell()
             limits = _Limits(timeout_s=timeout_s, memory_bytes=memory_bytes, stop=stop or threading.Event())
             code = _run(job, what, output, limits=limits, variables=variables)
-        return _unpack(_read_answer(answer, f"The worker {what} {_death(code)}. Last words: {_last_words(log, start)}"), what)
+        return _unpack(_read_answer(answer, f"The worker {what} {death(code)}. Last words: {last_words(log, start)}"), what)
 
 
 def _read_answer(path: Path, death: str) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class _Limits:
 def _run(job: Path, what: str, output: IO[bytes], *, limits: _Limits, variables: Mapping[str, str]) -> int:
     # -P: the folder it is started in is somebody's own, and a confined worker cannot read there what Python would look for
     command = [sys.executable, "-P", "-m", "edgekit.core.worker", str(job)]
-    leads_group = _CONFINED not in os.environ
+    leads_group = CONFINED not in os.environ
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(variables), start_new_session=leads_group
     )
@@ -126,7 +127,7 @@ def _run(job: Path, what: str, output: IO[bytes], *, limits: _Limits, variables:
                 raise WorkerError(f"The worker {what} was stopped.")
             if time.monotonic() >= deadline:
                 raise WorkerError(f"The worker {what} ran longer than {limits.timeout_s:.0f} s and was stopped.")
-            if limits.memory_bytes and (used := _resident_bytes(process.pid)) > limits.memory_bytes:
+            if limits.memory_bytes and (used := resident_bytes(process.pid)) > limits.memory_bytes:
                 raise WorkerError(
                     f"The worker {what} used {used / 2**20:.0f} MiB, more than its limit"
                     f" of {limits.memory_bytes / 2**20:.0f} MiB, and was stopped."
@@ -140,54 +141,10 @@ def _run(job: Path, what: str, output: IO[bytes], *, limits: _Limits, variables:
         process.wait()
 
 
-def _resident_bytes(pid: int) -> int:
-    """Resident memory of a process and what it started."""
-    import psutil
-
-    total, waiting = 0, [pid]
-    while waiting:
-        one = waiting.pop()
-        with contextlib.suppress(psutil.Error, OSError):
-            total += psutil.Process(one).memory_info().rss
-            waiting += _children(one)
-    return total
-
-
-def _children(pid: int) -> list[int]:
-    """Children of a process; where the kernel lists them itself, that costs a fraction of looking at every process."""
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:
-        import psutil
-
-        return [child.pid for child in psutil.Process(pid).children()]
-
-
-def _death(code: int) -> str:
-    if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    return f"ended with code {code} and no answer"
-
-
-def _last_words(log: Path, start: int) -> str:
-    with log.open("rb") as stream:
-        stream.seek(max(start, stream.seek(0, os.SEEK_END) - 4096))
-        text = stream.read().decode("utf-8", "replace")
-    lines = ["".join(letter for letter in line if letter.isprintable()) for line in text.splitlines()]  # no escape sequences
-    return " | ".join([line.strip() for line in lines if line.strip()][-3:]) or "(none)"
-
-
 def _unpack(answer: dict[str, Any], what: str) -> Any:
-    if "value" in answer:
-        return answer["value"]
-    kind, message = str(answer.get("error")), str(answer.get("message"))
-    if kind == "MissingExtraError":
-        raise MissingExtraError(str(answer.get("extra")), module=str(answer.get("module")))
-    error_type = getattr(errors, kind, None) if kind in errors.__all__ else None
-    if isinstance(error_type, type) and issubclass(error_type, EdgekitError):
-        raise error_type(message)
-    raise WorkerError(f"The worker {what} failed: {kind}: {message}")
+    if "value" not in answer:
+        raise_error({"error": "", **answer}, what)
+    return answer["value"]
 
 
 def _main(job_path: str) -> None:
@@ -202,11 +159,9 @@ def _main(job_path: str) -> None:
                 sys.stderr.write(f"Warning: {lacking}\n")
         module, _, name = job["function"].partition(":")
         answer = {"value": getattr(importlib.import_module(module), name)(**job["arguments"])}
-    except MissingExtraError as reason:
-        answer = {"error": "MissingExtraError", "message": str(reason), "extra": reason.extra, "module": reason.module}
     except Exception as reason:
-        trace = traceback.format_exc()
-        answer = {"error": type(reason).__name__, "message": str(reason)}
+        trace = "" if isinstance(reason, MissingExtraError) else traceback.format_exc()
+        answer = describe_error(reason)
     write_text(Path(job["answer"]), json.dumps(answer))
     with contextlib.suppress(OSError):  # a log that a full disk cuts short must not cost the answer
         sys.stderr.write(trace)
