@@ -7,6 +7,7 @@ GPU and NPU libraries.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import os
 import sys
@@ -34,6 +35,7 @@ _IDENTIFIER_PLACE = slice(4, 8)
 _IDENTIFIER = b"TFL3"
 _KERNELS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 _LIBRARIES = (".so", ".dylib", ".dll")
+_DELEGATE_MAKER = "tflite_plugin_create_delegate"
 
 OPTIONS = (
     RuntimeOption(
@@ -245,10 +247,16 @@ def _delegate(path: str, module: Any) -> Any:
     """
     if not Path(path).is_file():
         raise UsageError(f"There is no delegate library {path}. Give the path of a TFLite delegate's shared library, or xnnpack.")
+    try:  # LiteRT's own loader leaves a half-made object behind where this fails
+        library: Any = ctypes.CDLL(path)
+    except OSError as reason:
+        raise UsageError(f"{path} is not a library this system can load: {_first_line(reason)}.") from reason
+    if not hasattr(library, _DELEGATE_MAKER):
+        raise UsageError(f"{path} is no TFLite delegate: it lacks the function {_DELEGATE_MAKER} of TFLite's external delegates.")
     try:
         return module.load_delegate(path)
-    except (ValueError, OSError, AttributeError) as reason:
-        raise UsageError(f"{path} is not a delegate LiteRT can load: {_first_line(reason) or type(reason).__name__}.") from reason
+    except ValueError as reason:
+        raise UsageError(f"The delegate {path} does not start: {_first_line(reason)}.") from reason
 
 
 def _edges(interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,20 @@ class Executable:
                     values[target] = part
                     if isinstance(part, Tensor):
                         found[variable.name] = part
+        return found
+
+    def clocked(self, inputs: Mapping[str, Tensor]) -> list[tuple[mil.Operation, int]]:
+        """Every operation and the nanoseconds it took, in order; a branch or a loop counts as one."""
+        found = []
+        with self._running(inputs) as values:
+            start = time.perf_counter_ns()
+            for step, parts in self._plan.walk(values):
+                found.append((step.operation, time.perf_counter_ns() - start))
+                for target, part in zip(step.targets, parts, strict=True):
+                    values[target] = part
+                for slot in step.dead:
+                    values[slot] = None
+                start = time.perf_counter_ns()
         return found
 
     def replay(self, inputs: Mapping[str, Tensor], forced: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from edgekit.core.tensors import check_inputs
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.contract import QuantizationContract
+    from edgekit.core.operator_profile import OperatorProfile
     from edgekit.core.provenance import Kernels, TracedFile
     from edgekit.core.stored import StoredFile
     from edgekit.core.tensors import Array
@@ -174,6 +175,24 @@ class ReferenceRuntime:
         from edgekit.runtimes.coreml.stored import read_file
 
         return read_file(path)
+
+    def profile(
+        self,
+        path: Path,
+        inputs: Mapping[str, Array],
+        *,
+        threads: int = 1,
+        options: Mapping[str, Any] | None = None,
+        run_count: int = 20,
+    ) -> OperatorProfile:
+        """Every operation's time here, which is no device's; see :mod:`edgekit.runtimes.coreml.profile`."""
+        from edgekit.runtimes.coreml.profile import profile_program
+
+        session = self.load(path, threads=threads, options=options)
+        check_inputs(inputs, session.inputs)
+        return profile_program(
+            session.executable, path.name, inputs, runtime=self.version(), threads=threads, run_count=run_count
+        )
 
 
 def _owned(array: Array) -> Array:
