@@ -8,12 +8,13 @@ speed is not measured here. Numbers taken with this runtime carry the evidence `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.core.errors import EdgekitError, UsageError
+from edgekit.core.errors import EdgekitError, IntegrityError, UsageError
 from edgekit.core.runtime_options import RuntimeOption, read_settings
 from edgekit.core.tensors import check_inputs
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from edgekit.core.operator_profile import OperatorProfile
     from edgekit.core.provenance import Kernels, TracedFile
     from edgekit.core.stored import StoredFile
-    from edgekit.core.tensors import Array
+    from edgekit.core.tensors import Array, TensorSpec
     from edgekit.runtimes.coreml.executable import Executable
     from edgekit.runtimes.coreml.program import Program
     from edgekit.runtimes.coreml.state import ReferenceState
@@ -86,6 +87,7 @@ class ReferenceSession:
         Raises:
             DataError: A name, shape or dtype is wrong.
             UsageError: The session was closed, or the state is of another model.
+            IntegrityError: The program cannot run on this input, or computes another shape than it declares.
         """
         import torch
 
@@ -97,7 +99,7 @@ class ReferenceSession:
         widened = {name: _widened(tensor) for name, tensor in tensors.items()}
         results = executable.run(widened, None if state is None else state.cells)
         found = {spec.name: results[spec.name].numpy().astype(spec.dtype, copy=False) for spec in self.outputs}
-        return found if self._is_open else {spec.name: found[spec.name].reshape(spec.shape) for spec in self.outputs}
+        return found if self._is_open else {spec.name: _declared(found[spec.name], spec) for spec in self.outputs}
 
     def close(self) -> None:
         """Free the program."""
@@ -193,6 +195,14 @@ class ReferenceRuntime:
         return profile_program(
             session.executable, path.name, inputs, runtime=self.version(), threads=threads, run_count=run_count
         )
+
+
+def _declared(found: Array, spec: TensorSpec) -> Array:
+    if found.size != math.prod(spec.shape):
+        raise IntegrityError(
+            f"Output '{spec.name}' is declared as {list(spec.shape)}, but the program computes {list(found.shape)}."
+        )
+    return found.reshape(spec.shape)
 
 
 def _owned(array: Array) -> Array:
