@@ -73,6 +73,7 @@ struct Functions {
     int (*compile)(Environment*, ModelFile*, CompileOptions*, CompiledModel**);
     void (*destroy_compiled)(CompiledModel*);
     int (*is_accelerated)(CompiledModel*, bool*);  // wholly on what is not the CPU; null before 2.3
+    int (*output_layouts)(CompiledModel*, std::size_t signature, std::size_t count, Layout*, bool allocate);
     int (*run)(CompiledModel*, std::size_t signature, std::size_t, Buffer**, std::size_t, Buffer**);
     int (*input_requirements)(CompiledModel*, std::size_t signature, std::size_t index, BufferRequirements**);
     int (*output_requirements)(CompiledModel*, std::size_t signature, std::size_t index, BufferRequirements**);

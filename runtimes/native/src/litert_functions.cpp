@@ -27,6 +27,7 @@ Functions find_functions(const Library& library) {
     find(&f.destroy_compiled, "LiteRtDestroyCompiledModel");
     f.is_accelerated =
         library.symbol_or_null<decltype(f.is_accelerated)>("LiteRtCompiledModelIsNonCpuFullyAccelerated");
+    find(&f.output_layouts, "LiteRtGetCompiledModelOutputTensorLayouts");
     find(&f.run, "LiteRtRunCompiledModel");
     find(&f.input_requirements, "LiteRtGetCompiledModelInputBufferRequirements");
     find(&f.output_requirements, "LiteRtGetCompiledModelOutputBufferRequirements");

@@ -107,6 +107,7 @@ private:
         compile(provider->second, options, &chatter);
         if (provider->second.hardware != litert::kCpu) check_accelerated(options);
         read_edges();
+        allocate(chatter);
         make_buffers();
     }
 
@@ -140,13 +141,22 @@ private:
         runtime_.options["kernel_mode"] = std::to_string(provider.kernel_mode);
         const int status = call_.compile(environment_, file_, options_, &compiled_);
         if (status == litert::kOk) return;
-        const std::string words = chatter->words();
-        const bool lacks_kernel = words.find("unresolved custom op") != words.npos || words.find("Didn't find op") != words.npos ||
-                                  words.find("custom op") != words.npos;
-        if (lacks_kernel)
-            throw Failure(kNotSupported, path_ + ": LiteRT has no kernel for an operator of this model" + words);
         if (provider.hardware != litert::kCpu)
-            throw Failure(kNotSupported, path_ + ": LiteRT cannot use '" + runtime_.provider + "' here" + words);
+            throw Failure(kNotSupported, path_ + ": LiteRT cannot use '" + runtime_.provider + "' here" + chatter->words());
+        fail_to_load(status, *chatter);
+    }
+
+    // Kernels are prepared and weights packed now, as the Python interpreter does, and not within the first inference.
+    void allocate(const Chatter& chatter) {
+        std::vector<litert::Layout> layouts(output_edges_.size());
+        const int status = call_.output_layouts(compiled_, kSignature, layouts.size(), layouts.data(), true);
+        if (status != litert::kOk) fail_to_load(status, chatter);
+    }
+
+    [[noreturn]] void fail_to_load(int status, const Chatter& chatter) const {
+        const std::string words = chatter.words();
+        if (words.find("custom op") != words.npos || words.find("Didn't find op") != words.npos)
+            throw Failure(kNotSupported, path_ + ": LiteRT has no kernel for an operator of this model" + words);
         throw Failure(kIntegrity, path_ + " is not a model LiteRT can load: status " + std::to_string(status) + words);
     }
 

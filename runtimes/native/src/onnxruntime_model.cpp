@@ -163,6 +163,7 @@ private:
     [[noreturn]] void fail_to_load(ort::Status* status) const {
         const auto [code, words] = take_status(table_, status);
         const bool lacks_kernel = code == ort::kNotImplemented || words.find("is not a registered function/op") != words.npos ||
+                                  words.find("No Op registered for") != words.npos ||
                                   words.find("Could not find an implementation") != words.npos;
         const std::string runtime = "ONNX Runtime " + runtime_.version;
         if (lacks_kernel)
