@@ -154,6 +154,16 @@ ASSETS = {
             licence="MIT",
             download_mb=11,
         ),
+        Asset(
+            name="tensorflow-lite",
+            what="TensorFlow Lite's C library for x86-64 Linux, and a streaming int8 net with state",
+            client="pip",
+            package="pymicro-wakeword",
+            version="2.5.0",
+            root="pymicro_wakeword",
+            licence="Apache-2.0",
+            download_mb=2,
+        ),
     )
 }
 
