@@ -52,7 +52,11 @@ class Alignment:
 
     def clamps(self, node: Node) -> bool:
         """Whether a clamp of the float program was left out before ``node``, because saturation does the same."""
-        return any(_name(member) in _CLAMPS for member in self._chain(node)[1:])
+        return bool(self.clamp(node))
+
+    def clamp(self, node: Node) -> str:
+        """Name of the clamp of the float program that was left out before ``node``, ``"relu"``; empty where there was none."""
+        return next((_name(member) for member in self._chain(node)[1:] if _name(member) in _CLAMPS), "")
 
     def _chain(self, node: Node) -> list[Node]:
         """The operator matched to ``node`` and those after it that were folded into it."""

@@ -270,7 +270,12 @@ def export(
 
 
 def validate(
-    source: Artifacts | Path | str, task: Task | None = None, *, devices: Sequence[str] = ("host",), progress: Progress = silent
+    source: Artifacts | Path | str,
+    task: Task | None = None,
+    *,
+    devices: Sequence[str] = ("host",),
+    split: bool = False,
+    progress: Progress = silent,
 ) -> ValidationReport:
     """Run every artifact on every device, judge it, and write ``report.json`` and ``report.html`` into the run.
 
@@ -278,12 +283,14 @@ def validate(
         source: Artifacts, or the run folder they lie in.
         task: Brings the evaluation data; read again from the file the run names where None.
         devices: Profile names, or paths of profile files.
+        split: Also split every layer's error into its causes; see :mod:`edgekit.core.error_split`.
         progress: Called as the work advances.
 
     Raises:
         UsageError: The run holds no artifacts, or its task file is gone or changed.
         DeviceError: A device was lost.
     """
+    from edgekit.device_tests.error_split import split_all
     from edgekit.device_tests.profiles import load_profile
     from edgekit.device_tests.validate import layer_errors, validate_device
 
@@ -315,6 +322,7 @@ def validate(
         layer_errors=layer_errors(run.compressed, log=run.log) if contract.entries else (),
         devices=tuple(results),
         environment=tool_versions(),
+        error_splits=split_all(run, artifacts, progress=progress) if split else (),
     )
     _write_report(report, run)
     return report

@@ -35,6 +35,7 @@ def bisect(
     kernels: Kernels = "reference",
     against: Literal["program", "float"] = "program",
     remedies: bool = True,
+    split: bool = False,
     progress: Progress = silent,
 ) -> Bisection:
     """Find the first layer at which a file computes otherwise than the program it was made from.
@@ -48,10 +49,12 @@ def bisect(
         kernels: The runtime's plainest kernels, or those that ship.
         against: ``"float"`` also measures each value's signal-to-noise ratio against the float program.
         remedies: Try what may help.
+        split: Also split every layer's error into weights, clipping, rounding, converter rewrite and kernel, and name the layers
+            that make executors differ; see :mod:`edgekit.core.error_split`.
         progress: Called as the work advances.
 
     Raises:
-        UsageError: The target or the artifact is unknown, or its runtime cannot show tensors.
+        UsageError: The target or the artifact is unknown, or its runtime cannot show tensors; or there is nothing to split.
         IntegrityError: The file is damaged, or of another model.
     """
     place = RunFolder(Path(run))
@@ -74,6 +77,13 @@ def bisect(
 
         tried = try_remedies(place, folder, found, sample_count=sample_count, progress=progress)
         found = found.replace(remedies=tried)
+    if split:
+        from edgekit.device_tests.error_split import split_apart
+
+        if not found.is_exported:
+            raise UsageError(f"{path} is not the exported file: its error cannot be split. Leave out --file, or --split.")
+        progress(f"split {recorded.label}", 0, None)
+        found = found.replace(split=split_apart(place, folder, sample_count=sample_count))
     found.write_json(place.path / "bisection" / recorded.label / "bisection.json")
     progress(f"bisect {recorded.label}", 1, 1)
     return found

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["bisect"]
 
 
-@command(examples=["bisect runs/watch --target tflite", "bisect runs/watch --target onnx --artifact onnx-float32 --samples 1"])
+@command(
+    examples=[
+        "bisect runs/watch --target tflite",
+        "bisect runs/watch --target onnx --artifact onnx-float32 --samples 1",
+        "bisect runs/watch --target tflite --split",
+    ]
+)
 @run_argument
 @option("-t", "--target", required=True, help="Target whose artifact is examined: onnx, tflite, coreml.")
 @option(
@@ -29,6 +35,8 @@ __all__ = ["bisect"]
 @option("--against", type=click.Choice(["program", "float"]), default="program", show_default=True,
         help="float: also say where accuracy is lost against the float program.")  # fmt: skip
 @option("--remedies/--no-remedies", default=True, show_default=True, help="Try what may help, and say whether it did.")
+@option("--split/--no-split", default=False, show_default=True,
+        help="Also split each layer's error: weights, clipping, rounding, converter rewrite, kernel.")  # fmt: skip
 @click.pass_context
 def bisect(
     ctx: click.Context,
@@ -42,6 +50,7 @@ def bisect(
     kernels: Any,
     against: Any,
     remedies: bool,
+    split: bool,
 ) -> None:
     """Find the first layer at which a file of RUN computes otherwise than the program it was made from.
 
@@ -58,7 +67,7 @@ def bisect(
     with terminal.working(folder) as progress:
         result = bisect_run(
             run, target=target, artifact=artifact, file=file, sample_count=samples, kernels=kernels, against=against,
-            remedies=remedies, progress=progress,
+            remedies=remedies, split=split, progress=progress,
         )  # fmt: skip
     document = {"passed": result.passed, "bisection": result.model_dump(mode="json")}
     terminal.finish(document, lambda console: render_terminal(result, console))

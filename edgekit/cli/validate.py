@@ -23,6 +23,7 @@ __all__ = ["validate", "verdict_document"]
     examples=[
         "validate runs/watch --device host",
         "validate runs/watch --device host --json",
+        "validate runs/watch --device host --split",
         "validate runs/watch --device host --dry-run",
     ]
 )
@@ -31,9 +32,18 @@ __all__ = ["validate", "verdict_document"]
         help="Device profile to validate on: a name from edgekit devices, or a .toml file. May be repeated.")  # fmt: skip
 @once("--task", "task_file", help="Task file that judges the run.  [default: the one it was made from]")
 @once("--dry-run", is_flag=True, help="Check run, artifacts and profiles, say what would be done, and measure nothing.")
+@option("--split/--no-split", default=False, show_default=True,
+        help="Also split each layer's error: weights, clipping, rounding, converter rewrite, kernel.")  # fmt: skip
 @click.pass_context
 def validate(
-    ctx: click.Context, terminal: Terminal, /, run: Path, device: tuple[str, ...], task_file: str | None, dry_run: bool
+    ctx: click.Context,
+    terminal: Terminal,
+    /,
+    run: Path,
+    device: tuple[str, ...],
+    task_file: str | None,
+    dry_run: bool,
+    split: bool,
 ) -> None:
     """Run the artifacts of RUN on devices, compare them with the program they were made from, and decide.
 
@@ -51,7 +61,7 @@ def validate(
         return
     task = load_task(task_file) if task_file else None
     with terminal.working(folder) as progress:
-        report = pipeline.validate(run, task, devices=devices, progress=progress)
+        report = pipeline.validate(run, task, devices=devices, split=split, progress=progress)
     _show(terminal, folder, report)
     ctx.exit(ExitCode.OK if report.verdict == "SHIP" else ExitCode.GATE_MISSED)
 

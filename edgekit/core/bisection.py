@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
+from edgekit.core.error_split import ErrorSplit
 from edgekit.core.errors import EdgekitError, IntegrityError
 from edgekit.core.model import Record
 from edgekit.core.provenance import Provenance
@@ -125,6 +126,7 @@ class Bisection(Record):
         remedies: What was tried.
         provenance: Which node each tensor holds.
         notes: What a reader should know.
+        split: Every layer's error split into its causes; None where it was not asked for.
     """
 
     error: ClassVar[type[EdgekitError]] = IntegrityError
@@ -146,6 +148,7 @@ class Bisection(Record):
     remedies: tuple[Remedy, ...] = ()
     provenance: Provenance
     notes: tuple[str, ...] = ()
+    split: ErrorSplit | None = None
 
     @property
     def passed(self) -> bool:

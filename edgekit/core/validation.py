@@ -8,6 +8,7 @@ from typing import Literal
 from edgekit.core.artifact import Artifact
 from edgekit.core.compressed import CompressedRecord
 from edgekit.core.contract import QuantizationContract
+from edgekit.core.error_split import ErrorSplit
 from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.model import Record
 from edgekit.core.profile import DeviceProfile
@@ -204,6 +205,7 @@ class ValidationReport(Record):
         layer_errors: Quantization error per layer on the golden inputs.
         devices: Results by device.
         environment: Tool versions and host facts.
+        error_splits: Every layer's error by its causes, one for each int8 artifact; empty where it was not asked for.
     """
 
     schema_version: Literal[1] = 1
@@ -214,6 +216,7 @@ class ValidationReport(Record):
     layer_errors: tuple[LayerError, ...] = ()
     devices: tuple[DeviceResult, ...] = ()
     environment: dict[str, str] = {}
+    error_splits: tuple[ErrorSplit, ...] = ()
 
     @property
     def verdict(self) -> str:

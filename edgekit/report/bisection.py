@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edgekit.core.bisection import RENDERERS, BisectedLayer, Bisection, Divergence, Remedy
+from edgekit.core.error_split import ErrorSplit
+from edgekit.report import error_split, quantities
+from edgekit.report.error_split import layer_table, spread_sentences
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,8 +110,25 @@ def render_terminal(result: Bisection, console: Console) -> None:
         console.print(line, style=style, markup=False, soft_wrap=True)
     for layer, before, after in accuracy_losses(result) if against_float else ():
         console.print(f"Against the float program: {before:.1f} dB before {layer}, {after:.1f} dB behind.", markup=False)
+    if result.split is not None:
+        _print_split(result.split, console)
     for line in _facts(result):
         console.print(line, style="dim", markup=False, soft_wrap=True)
+
+
+def _print_split(split: ErrorSplit, console: Console) -> None:
+    """Every layer's error by its causes, and the layers that make executors differ."""
+    console.print()
+    console.print(
+        f"Error by its causes in {split.executor}, mean squares in output steps squared; SNR in dB, exact in %",
+        style="bold",
+        markup=False,
+    )
+    console.print(layer_table(split.layers))
+    console.print()
+    for line in (*error_split.describe(split), *split.notes, *spread_sentences(split)):
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(f"Simulation: {split.simulation}.", style="dim", markup=False, soft_wrap=True)
 
 
 def _facts(result: Bisection) -> Iterator[str]:
@@ -134,7 +154,21 @@ def notebook_html(result: Bisection) -> str:
     rows = "".join(_row(row) for row in shown_layers(result))
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in (*describe(result), *_facts(result)))
     head = "".join(f"<th>{title}</th>" for title in ("layer", "op", "tensor in the file", "local", "inherited"))
-    return f"<div><b>{html.escape(result.label)}</b><table><tr>{head}</tr>{rows}</table>{lines}</div>"
+    split = "" if result.split is None else _split_html(result.split)
+    return f"<div><b>{html.escape(result.label)}</b><table><tr>{head}</tr>{rows}</table>{lines}{split}</div>"
+
+
+def _split_html(split: ErrorSplit) -> str:
+    titles = ("layer", "op", *error_split.PART_WORDS.values(), "total", "kernel exact")
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    rows = ""
+    for row in split.layers:
+        powers = [error_split.power(row.power(part)) for part in error_split.PART_WORDS]
+        cells = (row.entry, row.file_op or row.op, *powers, quantities.decibels(row.snr_db()), quantities.share(row.exact_share))
+        rows += f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+    lines = (*error_split.describe(split), *split.notes, *spread_sentences(split))
+    words = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    return f"<b>Error by its causes in {html.escape(split.executor)}</b><table><tr>{head}</tr>{rows}</table>{words}"
 
 
 def _row(row: BisectedLayer | Divergence) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from edgekit.core.errors import MissingExtraError
 from edgekit.core.validation import ValidationReport
 from edgekit.report import quantities, wording
+from edgekit.report.error_split import PART_HUES, PART_WORDS, power
 from edgekit.report.figure_contract import OUTCOMES
 from edgekit.report.figure_stages import stage_figure
 from edgekit.report.gates import OUTCOME_MARKS, OUTCOME_WORDS
@@ -103,6 +104,7 @@ def _environment() -> jinja2.Environment:
         "outcome_mark": OUTCOME_MARKS.__getitem__,
         "outcome_word": OUTCOME_WORDS.__getitem__,
         "points": quantities.points,
+        "power": power,
         "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         "ratio": quantities.ratio,
         "share": quantities.share,
@@ -112,6 +114,8 @@ def _environment() -> jinja2.Environment:
     environment.globals |= {
         "milliseconds": quantities.milliseconds,
         "outcomes": OUTCOMES,
+        "part_hues": PART_HUES,
+        "part_words": PART_WORDS,
         "size": quantities.size,
     }
     return environment

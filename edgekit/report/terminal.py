@@ -7,8 +7,10 @@ import io
 from rich.console import Console
 from rich.table import Table
 
+from edgekit.core.error_split import ErrorSplit
 from edgekit.core.validation import DeviceResult, ValidationReport
 from edgekit.report import quantities, terminal_tables, wording
+from edgekit.report.error_split import describe, layer_table, spread_table
 from edgekit.report.layers import layers, worst_layers
 from edgekit.report.matrix import Row, rows
 from edgekit.report.stages import render_stages
@@ -18,6 +20,8 @@ __all__ = ["plain_text", "print_report"]
 
 _ROOMY = 110
 """From this width on, limits of gates have a column of their own and evidence is spelt out."""
+
+_SPLIT_LAYERS = 12
 
 _DECISION_STYLES = {"SHIP": "bold green", "BLOCK": "bold red", "INCONCLUSIVE": "bold yellow"}
 
@@ -30,6 +34,8 @@ def print_report(report: ValidationReport, console: Console) -> None:
     _say(console, "Stayed in float", floats)
     for device in report.devices:
         _print_device(report, device, console)
+    for split in report.error_splits:
+        _print_split(split, console)
     render_stages(report.compressed.history, console)
     _print_verdict(report.verdict, wording.verdict_reason(report), console)
 
@@ -61,6 +67,16 @@ def _print_device(report: ValidationReport, device: DeviceResult, console: Conso
         )
     if len(report.devices) > 1:
         _print_verdict(device.verdict.decision.value, wording.device_reason(device), console)
+
+
+def _print_split(split: ErrorSplit, console: Console) -> None:
+    """The layers with the most error, and what makes executors differ; all of them are in the page and in the JSON document."""
+    noisiest = sorted(split.layers, key=lambda row: -row.total)[:_SPLIT_LAYERS]
+    chosen = [row for row in split.layers if row in noisiest]
+    _print_table(f"Error by its causes, {split.label} in {split.executor}, output steps squared", layer_table(chosen), console)
+    _say(console, "In words", list(describe(split)))
+    if split.spreads:
+        _print_table("Executors fed the same integers, layer by layer", spread_table(split.spreads), console)
 
 
 def _print_table(title: str, table: Table, console: Console) -> None:

@@ -6,12 +6,15 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 
+from edgekit.core.error_split import ErrorSplit
 from edgekit.core.measurement import Evidence
 from edgekit.core.tensors import TensorSpec
 from edgekit.core.validation import DeviceResult, ValidationReport
 from edgekit.core.verdict import Gate, Outcome
 from edgekit.report import quantities, wording
+from edgekit.report.error_split import SpreadRow, describe, spread_rows
 from edgekit.report.figure_contract import contract_bars
+from edgekit.report.figure_error_split import split_figure
 from edgekit.report.figure_latency import latency_strips
 from edgekit.report.figure_layers import layer_figure
 from edgekit.report.figure_stages import stage_figure
@@ -118,6 +121,21 @@ class DeviceView:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitView:
+    """One artifact's error by its causes.
+
+    Args:
+        split: The records behind it.
+        sentences: What to take home.
+        figure: Figure.
+    """
+
+    split: ErrorSplit
+    sentences: tuple[str, ...]
+    figure: Drawn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PageView:
     """The whole page, ready to be placed.
 
@@ -133,6 +151,8 @@ class PageView:
         stages: What the program was worth after each step; empty where that was not measured.
         stage_figure: Figure.
         stage_remark: Where the stages' numbers come from.
+        splits: Each artifact's error by its causes.
+        kernel_spreads: Pairs of executors, layer by layer.
     """
 
     report: ValidationReport
@@ -146,6 +166,8 @@ class PageView:
     stages: tuple[StageRow, ...]
     stage_figure: Drawn
     stage_remark: str
+    splits: tuple[SplitView, ...]
+    kernel_spreads: tuple[SpreadRow, ...]
 
 
 def page_view(report: ValidationReport) -> PageView:
@@ -168,6 +190,16 @@ def page_view(report: ValidationReport) -> PageView:
         stages=stage_rows(stages),
         stage_figure=Drawn.by(lambda width: stage_figure(stages, width=width)),
         stage_remark=stage_remark(stages),
+        splits=tuple(_split_view(split) for split in report.error_splits),
+        kernel_spreads=tuple(row for split in report.error_splits for row in spread_rows(split.spreads)),
+    )
+
+
+def _split_view(split: ErrorSplit) -> SplitView:
+    return SplitView(
+        split=split,
+        sentences=tuple(describe(split)),
+        figure=Drawn.by(lambda width: split_figure(split.layers, width=width)),
     )
 
 

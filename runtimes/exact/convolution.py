@@ -1,7 +1,7 @@
 """Convolutions of integers: sums exact, then the rule's rounding.
 
-Data is ``[N, *spatial, C]``, weights ``[O, *kernel, C / groups]``, bias int32 on the grid ``s_in * s_w``. All are steps from their
-zero point, so that padding with 0 stands for the real 0.
+Data is ``[N, *spatial, C]``, weights ``[O, *kernel, C / groups]``, bias int32 on the grid ``s_in * s_w``.
+All are steps from their zero point, so that padding with 0 stands for the real 0.
 """
 
 from __future__ import annotations

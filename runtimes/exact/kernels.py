@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgekit.runtimes.exact.graph import Graph, Operation, Tensor
     from edgekit.runtimes.exact.rules import Rules
 
-__all__ = ["KERNELS", "Call"]
+__all__ = ["KERNELS", "MOVING", "Call"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,3 +279,6 @@ KERNELS: dict[str, Callable[[Call], Any]] = {
     "unsqueeze": _unsqueeze,
 }
 """Name -> kernel."""
+
+MOVING = {"clip", "flatten", "max_pool", "pad", "reshape", "slice", "squeeze", "transpose", "unsqueeze"}
+"""Kernels that round nothing."""

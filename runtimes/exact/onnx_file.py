@@ -19,6 +19,7 @@ import numpy as np
 from edgekit.core.errors import IntegrityError
 from edgekit.runtimes.exact.executor import run
 from edgekit.runtimes.exact.graph import Graph, Operation, Tensor
+from edgekit.runtimes.exact.kernels import MOVING
 
 if TYPE_CHECKING:
     import onnx
@@ -128,7 +129,7 @@ class _Reader:
             source = self.tensors[operation.reads[0]] if operation.reads and operation.reads[0] else None
             for name in operation.writes:
                 if name not in self.tensors:
-                    keeps = operation.kernel in _MOVING and source is not None
+                    keeps = operation.kernel in {*MOVING, "concatenate"} and source is not None
                     made = (
                         Tensor(name, source.dtype, source.scale, source.zero_point)
                         if keeps and source
@@ -358,4 +359,3 @@ _ON_INTEGERS: dict[str, Callable[[_Group], Operation]] = {
     "Pad": _pad,
 }
 """Operators that may stand on integers, or move values of any type."""
-_MOVING = {"clip", "concatenate", "flatten", "max_pool", "pad", "reshape", "slice", "squeeze", "transpose", "unsqueeze"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.core.errors import UnsupportedOpError
 from edgekit.runtimes.exact.executor import unanswered
+from edgekit.runtimes.exact.kernels import MOVING
 
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
@@ -30,7 +31,7 @@ class ExactReplay:
 
     Args:
         answers: Activation entry -> integers ``[S, *shape]`` on the contract's grid.
-        operations: Entry -> the file's operation that makes it.
+        operations: Entry -> the file's operation that rounds it: the one that makes it, or one before that only moves integers.
         missing: Entry -> why it has no answer.
     """
 
@@ -89,9 +90,16 @@ def _sorted(graph: Graph, tensors: Mapping[str, str], answers: Mapping[str, Arra
     makers = {name: operation for operation in graph.operations for name in operation.writes}
     return ExactReplay(
         answers={entry: values for entry, values in answers.items() if tensors[entry] not in reasons},
-        operations={entry: makers[tensor] for entry, tensor in tensors.items() if tensor in makers},
+        operations={entry: _rounding(makers[tensor], makers) for entry, tensor in tensors.items() if tensor in makers},
         missing={entry: reasons[tensor] for entry, tensor in tensors.items() if tensor in reasons},
     )
+
+
+def _rounding(operation: Operation, makers: Mapping[str, Operation]) -> Operation:
+    """The operation whose rounding a tensor holds."""
+    while operation.kernel in MOVING and operation.reads[0] in makers:
+        operation = makers[operation.reads[0]]
+    return operation
 
 
 _REPLAYS: dict[str, Callable[[Path, Artifact, QuantizationContract, Mapping[str, Array], Rules], ExactReplay]] = {

@@ -23,6 +23,7 @@ import numpy as np
 
 from edgekit.runtimes.exact import elementwise, pooling, requantization
 from edgekit.runtimes.exact.elementwise import Elementwise, Operand
+from edgekit.runtimes.exact.graph import Operation
 from edgekit.runtimes.exact.pooling import Averager
 from edgekit.runtimes.exact.requantization import Output, Requantizer, fixed_point
 from edgekit.runtimes.exact.table import softmax
@@ -242,15 +243,22 @@ _FIELD_OF = {
 }  # fmt: skip
 
 
-def describe(rules: Rules, kernel: str) -> str:
-    """How a set of rules rounds in one kernel, in words.
+def describe(rules: Rules, operation: Operation) -> str:
+    """How a set of rules rounds in one operation, in words.
 
-    >>> describe(XNNPACK, "add"), describe(XNNPACK, "reshape")
-    ('21-bit fixed point, half upward', 'moves integers')
+    >>> describe(XNNPACK, Operation("ADD", "add", ("a", "b"), ("c",)))
+    '21-bit fixed point, half upward'
+    >>> describe(XNNPACK, Operation("RESHAPE", "reshape", ("a",), ("b",)))
+    'moves integers'
     """
-    if kernel not in _FIELD_OF:
-        return "moves integers"
-    return _WORDS[getattr(rules, _FIELD_OF[kernel])]
+    if operation.kernel not in _FIELD_OF:
+        return "moves integers" if operation.kernel else ""
+    field = _FIELD_OF[operation.kernel]
+    if operation.kernel == "mean" and set(operation.options.get("axes") or ()) == {1, 2} and operation.options.get("keepdims"):
+        field = "spatial_mean"
+    if operation.kernel == "convolution" and operation.options.get("depthwise_layout"):
+        field = "depthwise"
+    return _WORDS[getattr(rules, field)]
 
 
 RULES = {rules.name: rules for rules in (ONNX_RUNTIME, XNNPACK, TFLITE, TFLITE_REFERENCE, SIMULATION)}
