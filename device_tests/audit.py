@@ -15,6 +15,7 @@ from edgekit.core import worker
 from edgekit.core.artifact import Artifact
 from edgekit.core.audit import ArtifactAudit, AuditReport, LayerAudit
 from edgekit.core.compressed import Compressed
+from edgekit.core.confinement import Confinement
 from edgekit.core.errors import IntegrityError, UsageError
 from edgekit.core.feeding import to_file
 from edgekit.core.files import sha256
@@ -74,6 +75,7 @@ def _audit_apart(run: RunFolder, folder: Path, artifact: Artifact) -> ArtifactAu
         what=f"auditing {artifact.label}",
         hides=tuple(name for name in reader.hides if name != "torch"),  # the compressed program is read with torch
         log=run.log,
+        confined=Confinement(reads=(arguments["run"], arguments["folder"])),
     )
     return ArtifactAudit.parse(answer, source=f"audit of {artifact.label}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.core.compressed import load_golden
+from edgekit.core.confinement import Confinement
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.validation import LayerError
 from edgekit.core.worker import call
@@ -41,11 +42,12 @@ def layer_errors(compressed_folder: Path, *, log: Path | None = None) -> tuple[L
         return ()
     rows = call(
         "edgekit.device_tests.layer_error:measure",
-        {"folder": str(compressed_folder)},
+        {"folder": str(compressed_folder.resolve())},
         what="measuring layer errors",
         hides=_HIDES,
         environment=thread_limits(1),
         log=log,
+        confined=Confinement(reads=(str(compressed_folder.resolve()),)),
     )
     return tuple(LayerError.parse(row, source="the layer error worker") for row in rows)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit import registry
 from edgekit.core.compressed import CompressedRecord, read_record
+from edgekit.core.confinement import Confinement
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.feeding import RAW
 from edgekit.core.worker import call
@@ -77,20 +78,22 @@ def load_reference(
             return Reference(arrays)
     runtime = registry.runtime("torch")
     registry.require(runtime)
+    places = [place.resolve() for place in (compressed_folder, golden, evaluation) if place is not None]
     call(
         "edgekit.device_tests.reference:compute",
         {
-            "folder": str(compressed_folder),
-            "golden": str(golden),
-            "evaluation": str(evaluation) if evaluation else None,
+            "folder": str(compressed_folder.resolve()),
+            "golden": str(golden.resolve()),
+            "evaluation": str(evaluation.resolve()) if evaluation else None,
             "key": key,
-            "answer": str(kept),
+            "answer": str(kept.resolve()),
         },
         what="running the programs in torch",
         hides=runtime.hides,
         environment=thread_limits(1),
         timeout_s=timeout_s,
         log=log,
+        confined=Confinement(reads=tuple(str(place) for place in places), writes=(str(kept.parent.resolve()),)),
     )
     arrays = read_arrays(kept)
     arrays.pop("key")

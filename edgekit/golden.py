@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit import registry
 from edgekit.core import worker
 from edgekit.core.artifact import Artifact
+from edgekit.core.confinement import Confinement
 from edgekit.core.errors import ConversionError, DataError, EdgekitError, UsageError
 from edgekit.core.files import sha256
 from edgekit.core.parity import Arithmetic, difference_in_words
@@ -78,6 +79,7 @@ def selftest(source: Artifact | Path | str, *, log: Path | None = None) -> SelfT
         what=f"running the self-test of {artifact.label}",
         hides=runtime.hides,
         log=log,
+        confined=Confinement(reads=(str(artifact.selftest.parent.resolve()),)),
     )
     return SelfTestResult.parse(answer, source="self-test result")
 

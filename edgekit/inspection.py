@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit import registry
 from edgekit.core import worker
+from edgekit.core.confinement import Confinement
 from edgekit.core.difference import Difference, compare_listings, compare_outputs
 from edgekit.core.errors import DataError, EdgekitError, IntegrityError, UsageError
 from edgekit.core.listing import Inspector, Listing, Value
@@ -163,6 +164,7 @@ def _listed(path: Path, *, kept: str, log: Path | None) -> Listing:
         timeout_s=_LIMIT_S,
         memory_bytes=_MEMORY_BYTES,
         log=log,
+        confined=Confinement(reads=_readable(path), writes=(str(Path(kept).parent),) if kept else ()),
     )
     return Listing.parse(found, source=str(path)).replace(path=str(path))
 
@@ -213,7 +215,10 @@ def _with_answers(
         paths = {"path": str(Path(listing.path).resolve()), "inputs": str(scratch / "inputs.npz"), "outputs": str(place)}
         what, limits = f"running {Path(listing.path).name}", {"timeout_s": _LIMIT_S, "memory_bytes": _MEMORY_BYTES}
         arguments = {"runtime": runtime.name, **paths}
-        worker.call("edgekit.inspection:run_in_worker", arguments, what=what, hides=runtime.hides, log=log, **limits)  # type: ignore[arg-type]
+        rights = Confinement(reads=(*_readable(Path(listing.path)), str(scratch)), writes=(str(scratch),))
+        worker.call(
+            "edgekit.inspection:run_in_worker", arguments, what=what, hides=runtime.hides, log=log, confined=rights, **limits,  # type: ignore[arg-type]
+        )  # fmt: skip
         answers.append(_loaded(place))
     if [values.size for values in answers[0].values()] != [values.size for values in answers[1].values()]:
         raise UsageError("their outputs have different sizes.")
@@ -249,6 +254,12 @@ def _loaded(path: Path) -> dict[str, Array]:
 
     with np.load(path, allow_pickle=False) as stored:
         return {str(name): stored[str(at)] for at, name in enumerate(stored["names"])}
+
+
+def _readable(path: Path) -> tuple[str, ...]:
+    """The file; and its folder, where an ONNX model's weights may lie in files of any name."""
+    place = path.resolve()
+    return (str(place), str(place.parent)) if place.suffix == ".onnx" else (str(place),)
 
 
 def _first_bytes(path: Path) -> str:

@@ -5,6 +5,8 @@ Everything that loads a framework happens in worker processes: one for the file 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from edgekit.core import worker
 from edgekit.core.artifact import Artifact
 from edgekit.core.bisection import Bisection
 from edgekit.core.compressed import Compressed
+from edgekit.core.confinement import Confinement
 from edgekit.core.errors import IntegrityError, UsageError, nearest
 from edgekit.core.files import sha256
 from edgekit.core.plugins import Progress, Runtime, silent
@@ -144,15 +147,33 @@ def examine_apart(
         "compressed": str((compressed or run.compressed).resolve()), "kernels": kernels, "sample_count": sample_count,
         "against": against, "output": str(output.resolve()) if output else "",
     }  # fmt: skip
-    answer = worker.call(
-        "edgekit.device_tests.bisection.bisect:examine_in_worker",
-        arguments,
-        what=f"bisecting {folder.name}",
-        hides=tuple(name for name in tracer.hides if name != "torch"),  # the program is run with torch
-        environment=thread_limits(1),
-        log=run.log,
-    )
+    with _writing(output) as writes:
+        answer = worker.call(
+            "edgekit.device_tests.bisection.bisect:examine_in_worker",
+            arguments,
+            what=f"bisecting {folder.name}",
+            hides=tuple(name for name in tracer.hides if name != "torch"),  # the program is run with torch
+            environment=thread_limits(1),
+            log=run.log,
+            confined=Confinement(
+                reads=tuple(str(arguments[key]) for key in ("run", "folder", "path", "compressed")), writes=writes
+            ),
+        )
     return Bisection.parse(answer, source=f"bisection of {folder.name}")
+
+
+@contextlib.contextmanager
+def _writing(output: Path | None) -> Iterator[tuple[str, ...]]:
+    """Folders a confined worker may write: they have to be there before; what it leaves empty goes again."""
+    if output is None:
+        yield ()
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        yield (str(output.resolve()),)
+    finally:
+        with contextlib.suppress(OSError):
+            output.rmdir()
 
 
 def _tracer(target: str) -> Runtime:

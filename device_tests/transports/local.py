@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 from edgekit import registry
+from edgekit.core.confinement import Confinement
 from edgekit.core.profile import DeviceProfile
 from edgekit.core.threads import thread_limits
 from edgekit.core.worker import call
@@ -47,7 +50,15 @@ class LocalTransport:
             memory_bytes=plan.memory_bytes,
             environment=thread_limits(plan.threads),
             log=log,
+            confined=_rights(job, plan, timeout_s),
         )
 
     def close(self) -> None:
         """Nothing to do: every agent has ended with its call."""
+
+
+def _rights(job: Path, plan: Job, timeout_s: float) -> Confinement:
+    """The job folder is all an agent reads and writes, but for libraries that options name; the clock bounds its CPU time."""
+    named = [value for value in plan.options.values() if isinstance(value, str) and Path(value).is_file()]
+    reads = (str(job.resolve()), *(str(Path(value).resolve()) for value in named))
+    return Confinement(reads=reads, writes=(str(job.resolve()),), cpu_s=math.ceil(timeout_s * (os.cpu_count() or 1)) + 1)
