@@ -63,13 +63,19 @@ def read_classifier(description: Any, block: Any) -> Classifier | None:
         raise IntegrityError(f"it names classes, but its program has {len(found)} operations that choose one.")
     scores, classes = (found[0].inputs[argument].arguments[0] for argument in ("probabilities", "classes"))
     values = classes.value if classes.WhichOneof("binding") == "value" else _constant(classes.name, block)
-    names = tuple(text for value in values.immediateValue.list.values for text in value.immediateValue.tensor.strings.values)
+    names = tuple(name for value in values.immediateValue.list.values for name in _labels(value.immediateValue.tensor))
     return Classifier(
         scores=scores.name,
         probabilities=description.predictedProbabilitiesName,
         label=description.predictedFeatureName,
         classes=names,
     )
+
+
+def _labels(tensor: Any) -> list[str]:
+    """Class names, numbers as text."""
+    kind = tensor.WhichOneof("value")
+    return [str(value) for value in getattr(tensor, kind).values] if kind else []
 
 
 def _constant(name: str, block: Any) -> Any:

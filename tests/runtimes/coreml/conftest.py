@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.converters.coreml import CONVERTER
+from edgekit.converters.coreml import CONVERTER, quiet_coremltools
 from edgekit.core.artifact import Artifact, ExportOptions
 from edgekit.core.compressed import Compressed
 from edgekit.core.task import Task
@@ -78,3 +78,22 @@ def export_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tu
         return compressed, CONVERTER.convert(compressed, output=folder, options=ExportOptions(**options))
 
     return export
+
+
+@pytest.fixture(scope="session")
+def save_program(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``save_program(program, target="iOS17")``: what coremltools converts (its own program, a torch model) as a package."""
+
+    def save(model: Any, *, target: str = "iOS17", precision: str = "FLOAT32", **options: Any) -> Path:
+        with quiet_coremltools():
+            import coremltools as ct
+
+            made = ct.convert(
+                model, minimum_deployment_target=ct.target[target], compute_precision=ct.precision[precision],
+                skip_model_load=True, **options,
+            )  # fmt: skip
+            path = tmp_path_factory.mktemp("saved") / "model.mlpackage"
+            made.save(str(path))
+        return path
+
+    return save
