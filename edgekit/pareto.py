@@ -41,7 +41,7 @@ def sweep(
     recipe: str | Path | Recipe = "int8",
     target: str = "onnx",
     device: str = "host",
-    output: Path | None = None,
+    output: Path | str | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> SweepReport:
@@ -67,6 +67,7 @@ def sweep(
     from edgekit.report import sweep as drawn  # lets notebooks draw the result
 
     plan = pipeline.read_recipe(recipe)
+    output = None if output is None else Path(output)
     points = plan_points(plan, prune, target=target, device=device)
     check_place(target, device)
     report = drawn.SweepReport(

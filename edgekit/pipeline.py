@@ -62,7 +62,7 @@ def compress(
     *,
     recipe: str | Path | Recipe = "int8",
     reading: SourceOptions | None = None,
-    output: Path | None = None,
+    output: Path | str | None = None,
     force: bool = False,
     measure: bool | None = None,
     target: str | None = None,
@@ -93,6 +93,7 @@ def compress(
     from edgekit.device_tests.stages import StageMeter
 
     plan = read_recipe(recipe)
+    output = None if output is None else Path(output)
     if output is not None:
         RunFolder(output).check_free(force=force)
     if not isinstance(task, Task):
@@ -229,7 +230,7 @@ def export(
     targets: Sequence[str],
     options: ExportOptions | None = None,
     float_baseline: bool = True,
-    output: Path | None = None,
+    output: Path | str | None = None,
     force: bool = False,
     reading: SourceOptions | None = None,
     cached: bool = True,
@@ -258,7 +259,7 @@ def export(
         IntegrityError: A model file is damaged, hostile, or not what its name says.
     """
     return export_run(
-        _run_folder(source, output, reading=reading, force=force, progress=progress),
+        _run_folder(source, Path(output) if output else None, reading=reading, force=force, progress=progress),
         targets=targets,
         options=options or ExportOptions(),
         float_baseline=float_baseline,

@@ -116,7 +116,7 @@ def test_stages_stand_in_the_record(task: Task, tmp_path: Path, monkeypatch: pyt
             return tuple(Stage(label=label, macs=1, parameter_count=1) for label in self.labels)
 
     monkeypatch.setattr("edgekit.device_tests.stages.StageMeter", Meter)
-    pipeline.compress(task, recipe="prune50", output=tmp_path / "run", target="tflite")
+    pipeline.compress(task, recipe="prune50", output=str(tmp_path / "run"), target="tflite")
     saved = Compressed.load(tmp_path / "run" / "compressed")
     assert [step.stage and step.stage.label for step in saved.record.history] == ["dense", "prune50"]
     plain = pipeline.compress(task, recipe="none")
