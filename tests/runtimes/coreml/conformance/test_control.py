@@ -34,10 +34,8 @@ def cond(draw: Draw, op: str) -> Example:
         )
 
     a, b, w = wide(x), wide(y), wide(weight)
-    if level[0] <= 0:
-        expected = (a - w, np.maximum(b, 0))
-    else:
-        expected = (a * b, a) if nested and level[0] <= 1 else (a * b + w, b)
+    expected = (a * b, a) if nested and level[0] <= 1 else (a * b + w, b)
+    expected = expected if level[0] > 0 else (a - w, np.maximum(b, 0))
     return Example(inputs={"x": x, "y": y, "level": level}, expected=expected, build=build)
 
 

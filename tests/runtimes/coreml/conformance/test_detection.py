@@ -73,7 +73,8 @@ def crop_resize(draw: Draw, op: str, opset: str) -> Example:
     wide = x.astype(np.float64)
     if opset in {"iOS17", "iOS18"}:
         expected = np.stack([cut(wide[i], box, options) for i, box in zip(inside, boxes, strict=True)])
-        return Example(inputs={"x": x, "boxes": boxes, "box_indices": np.int32(inside)}, constants=options, expected=expected, atol=1e-4)
+        given = {"x": x, "boxes": boxes, "box_indices": np.int32(inside)}
+        return Example(inputs=given, constants=options, expected=expected, atol=1e-4)
     if batch == 1 and draw(st.booleans()):  # with more, coremltools declares B crops of each box; its documentation says one
         roi = np.float32(np.concatenate([inside[:, None], boxes], 1))[:, None, :, None, None]
         expected = np.stack([cut(wide[i], box, options) for i, box in zip(inside, boxes, strict=True)])[:, None]
@@ -105,8 +106,10 @@ def affine(draw: Draw, op: str) -> Example:
 
 def overlap(a: Array, b: Array) -> float:
     """Intersection over union of two boxes given as (x, y, width, height) of the centre."""
-    sides = [max(0.0, min(a[k] + a[k + 2] / 2, b[k] + b[k + 2] / 2) - max(a[k] - a[k + 2] / 2, b[k] - b[k + 2] / 2)) for k in (0, 1)]
-    common = sides[0] * sides[1]
+    common = 1.0
+    for k in (0, 1):
+        high, low = min(a[k] + a[k + 2] / 2, b[k] + b[k + 2] / 2), max(a[k] - a[k + 2] / 2, b[k] - b[k + 2] / 2)
+        common *= max(0.0, high - low)
     return float(common / (a[2] * a[3] + b[2] * b[3] - common))
 
 
@@ -124,16 +127,19 @@ def non_maximum_suppression(draw: Draw, op: str, opset: str) -> Example:
         chosen: list[int] = []
         for i in sorted(range(count), key=lambda i: -best[i]):
             rivals = [j for j in chosen if not by_class or kind[j] == kind[i]]
-            if len(chosen) < most and (not old or best[i] >= floor) and all(overlap(boxes[n, i], boxes[n, j]) <= limit for j in rivals):
+            free = all(overlap(boxes[n, i], boxes[n, j]) <= limit for j in rivals)
+            if free and len(chosen) < most and (not old or best[i] >= floor):
                 chosen.append(i)
         out_boxes[n, : len(chosen)], out_scores[n, : len(chosen)] = boxes[n, chosen], scores[n, chosen]
         out_indices[n, : len(chosen)], found[n] = chosen, len(chosen)
     constants = {"iou_threshold": limit, "max_boxes": most, "per_class_suppression": by_class}
     if old:
+        constants["score_threshold"] = floor
         expected = (out_boxes, out_scores, out_indices, found)
-        return Example(inputs={"boxes": boxes, "scores": scores}, constants={**constants, "score_threshold": floor}, expected=expected)
+        return Example(inputs={"boxes": boxes, "scores": scores}, constants=constants, expected=expected)
     flipped = {"boxes": np.ascontiguousarray(boxes.swapaxes(1, 2)), "scores": np.ascontiguousarray(scores.swapaxes(1, 2))}
-    return Example(inputs=flipped, constants=constants, expected=(out_boxes.swapaxes(1, 2), out_scores.swapaxes(1, 2), out_indices))
+    expected = (out_boxes.swapaxes(1, 2), out_scores.swapaxes(1, 2), out_indices)
+    return Example(inputs=flipped, constants=constants, expected=expected)
 
 
 test_conforms, test_conforms_widely = both_of(__name__)

@@ -113,9 +113,10 @@ def test_a_cache_of_keys_and_values(save_program: Save) -> None:
     traced = torch.jit.trace(net, (torch.randn(1, 2, 8), torch.zeros(1, 2, 5)), check_trace=False)
     length, end = ct.RangeDim(1, 16, default=1), ct.RangeDim(1, 16, default=1)
     half: dict[str, Any] = {"dtype": np.float16}
+    shapes = {"x": (1, length, 8), "mask": (1, length, end)}
     path = save_program(
         traced, target="iOS18", precision="FLOAT16", outputs=[ct.TensorType(name="y", **half)],
-        inputs=[ct.TensorType(name="x", shape=(1, length, 8), **half), ct.TensorType(name="mask", shape=(1, length, end), **half)],
+        inputs=[ct.TensorType(name=name, shape=shape, **half) for name, shape in shapes.items()],
         states=[ct.StateType(ct.TensorType(shape=(1, 16, 8), **half), name=name) for name in ("keys", "values")],
     )  # fmt: skip
     session = RUNTIME.load(path)
