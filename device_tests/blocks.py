@@ -62,10 +62,13 @@ def choose_length(run: Callable[[], object], block_s: float) -> int:
     return min(max(int(block_s / once_s), 1), _LONGEST_BLOCK)
 
 
-def begin(loaded: LoadedModel, arrays: Mapping[str, Array], *, block_s: float) -> tuple[dict[str, Any], dict[str, Array]]:
+def begin(
+    loaded: LoadedModel, arrays: Mapping[str, Array], *, block_s: float, warm_up: int = 0
+) -> tuple[dict[str, Any], dict[str, Array]]:
     """The first inferences of a served model: what the first one took, the memory they needed, and how long a block is to be.
 
-    ``answered_at_s`` is the system's monotonic clock when the first answer was there.
+    ``answered_at_s`` is the system's monotonic clock when the first answer was there; ``warm_up`` more inferences are made
+    before any is timed.
     """
     from edgekit.device_tests.memory import peak_bytes
 
@@ -76,6 +79,8 @@ def begin(loaded: LoadedModel, arrays: Mapping[str, Array], *, block_s: float) -
     for _ in range(_MORE_FIRST_RUNS):
         loaded.session.run(arrays)
     found = {"first_inference_ms": first_s * 1e3, "answered_at_s": answered_at_s, "peak_bytes": peak_bytes()}
+    for _ in range(warm_up):
+        loaded.session.run(arrays)
     gc.collect()
     gc.disable()  # nothing but timing follows in this process
     return {**found, "block_length": choose_length(lambda: loaded.session.run(arrays), block_s)}, {}

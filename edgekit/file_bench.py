@@ -39,6 +39,7 @@ def bench(
     threads: int = 1,
     options: Mapping[str, Any] | None = None,
     seconds: float = 3.0,
+    warm_up: int = 0,
     profile: bool = False,
     timeout_s: float = 60.0,
     memory_bytes: int | None = None,
@@ -54,6 +55,7 @@ def bench(
         threads: Threads each runtime may use.
         options: Options of the runtime (:mod:`edgekit.core.runtime_options`).
         seconds: Time for latency samples for each file; it ends sooner where all medians are known to ±1 %.
+        warm_up: Inferences before any is timed. What is still warm-up among those that are timed is found (MSER-5) and left out.
         profile: Also time every operator, by the runtime's own profiler.
         timeout_s: Limit of loading and of each block.
         memory_bytes: Most memory a model may take.
@@ -77,7 +79,7 @@ def bench(
             model = load(
                 file, runtime=runtime, threads=threads, options=options, timeout_s=timeout_s, memory_bytes=memory_bytes, log=log
             )
-            loaded.append(_Timed(stack.enter_context(model), inputs))
+            loaded.append(_Timed(stack.enter_context(model), inputs, warm_up=warm_up))
         answered_s = _since_start(loaded[0].first)
         budget_s = seconds * len(loaded)
         takers = {str(at): one.block for at, one in enumerate(loaded)}
@@ -102,10 +104,11 @@ def bench(
 class _Timed:
     """A loaded model and what its first inferences took."""
 
-    def __init__(self, model: LoadedModel, inputs: Mapping[str, Array] | None) -> None:
+    def __init__(self, model: LoadedModel, inputs: Mapping[str, Array] | None, *, warm_up: int) -> None:
         self.model = model
         self.inputs = pick_inputs(model.inputs, inputs, of=str(model.path))
-        self.first, _ = model.call("edgekit.device_tests.blocks:begin", {"block_s": BLOCK_S}, arrays=self.inputs)
+        arguments = {"block_s": BLOCK_S, "warm_up": warm_up}
+        self.first, _ = model.call("edgekit.device_tests.blocks:begin", arguments, arrays=self.inputs)
 
     def block(self) -> Block:
         """Time one block where the model is."""

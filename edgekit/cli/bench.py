@@ -21,7 +21,7 @@ __all__ = ["bench"]
     examples=[
         "bench runs/watch/artifacts/tflite/model.tflite --seconds 1",
         "bench runs/watch/artifacts/onnx-float32/model.onnx runs/watch/artifacts/onnx/model.onnx --seconds 1 --profile",
-        "bench runs/watch/artifacts/tflite/model.tflite -O provider=builtin --seconds 1 --json",
+        "bench runs/watch/artifacts/tflite/model.tflite -O provider=builtin --warm-up 50 --seconds 1 --json",
     ]
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -29,6 +29,8 @@ __all__ = ["bench"]
         help="Inputs; random numbers where none are given. May be repeated.")  # fmt: skip
 @option("--seconds", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True,
         help="Time for each file's samples; less where its median is known to 1 % sooner.")  # fmt: skip
+@option("--warm-up", type=click.IntRange(min=0), default=0, show_default=True,
+        help="Inferences before any is timed; warm-up among the timed ones is found and left out in any case.")  # fmt: skip
 @option("--profile", is_flag=True, help="Also show where the time goes, operator by operator.")
 @running_options
 def bench(
@@ -37,6 +39,7 @@ def bench(
     files: tuple[Path, ...],
     inputs: tuple[str, ...],
     seconds: float,
+    warm_up: int,
     profile: bool,
     runtime: str | None,
     threads: int,
@@ -56,7 +59,7 @@ def bench(
     with terminal.working() as progress:
         found = measure(
             *files, inputs=read_arrays(inputs), runtime=runtime, threads=threads, options=parse_settings(settings),
-            seconds=seconds, profile=profile, timeout_s=timeout, memory_bytes=memory * 2**20 if memory else None,
+            seconds=seconds, warm_up=warm_up, profile=profile, timeout_s=timeout, memory_bytes=memory * 2**20 if memory else None,
             progress=progress, log=terminal.log,
         )  # fmt: skip
     from edgekit.report.file_bench import render_terminal
