@@ -29,7 +29,7 @@ def decoded_weights(path: Path) -> dict[str, Array]:
         UnsupportedOpError: A weight is stored in a way the reference executor does not know.
     """
     program = read_package(path)
-    compiler = ProgramCompiler(program, "float32")
+    compiler = ProgramCompiler(program, "declared")
     found = {
         name: value.astype(np.float32)
         for name, value in program.constants.items()

@@ -66,9 +66,22 @@ def avg_pool(call: Call) -> Kernel:
 @register("l2_pool")
 def l2_pool(call: Call) -> Kernel:
     """Root of the sum of squares of each window."""
-    window = _window(call)
+    window = _without_ceiling(_window(call), call.shape("x")[2:])
     mean, count = _average(window, exclude_padding=False), math.prod(window.kernel)
     return Kernel(lambda x: torch.sqrt(mean(x * x) * count), "x")
+
+
+def _without_ceiling(window: _Window, sizes: tuple[int, ...]) -> _Window:
+    """The same windows with the values behind the data as padding: torch's mean leaves out what a last window has beyond that."""
+    if not window.ceil_mode:
+        return window
+    pairs = []
+    for size, kernel, stride, (before, after) in zip(sizes, window.kernel, window.strides, window.pairs, strict=True):
+        free = size + before + after - kernel
+        count = -(-free // stride) + 1
+        count -= (count - 1) * stride >= size + before  # a window that would start behind the data
+        pairs.append((before, max(after, (count - 1) * stride + kernel - size - before)))
+    return dataclasses.replace(window, pairs=tuple(pairs), ceil_mode=False)
 
 
 def _average(window: _Window, *, exclude_padding: bool) -> Callable[[Tensor], Tensor]:

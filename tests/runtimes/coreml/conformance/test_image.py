@@ -166,7 +166,8 @@ def resample(draw: Draw, op: str, opset: str) -> Example:
         z, y = (to_pixels(float(v), n_in, unit, aligned) for v, n_in in zip(where[n, i, j], (size[1], size[0]), strict=True))
         expected[n, :, i, j] = sample(wide(x[n]), y, z, padding, float(value), mode)
     constants = {
-        "sampling_mode": mode, "padding_mode": padding, "padding_value": value, "coordinates_mode": unit, "align_corners": aligned,
+        "sampling_mode": mode, "padding_mode": padding, "padding_value": value, "coordinates_mode": unit,
+        "align_corners": aligned,
     }  # fmt: skip
     return Example(inputs={"x": x, "coordinates": where}, constants=constants, expected=expected, atol=1e-4)
 

@@ -1,0 +1,168 @@
+"""Every package the zoo's nets become, run by the Core ML reference executor and compared with the program it was made from.
+
+::
+
+    python benchmarks/coreml_packages.py                  # 101 nets, three packages each: half an hour; goes on where it stopped
+    python benchmarks/coreml_packages.py --only resnet18  # one net, written to no results
+    python benchmarks/coreml_packages.py --table          # results/coreml_packages.json from what is there
+
+For each net a float32, a float16 and an int8 package: which operations it holds, and how far its answers are from the program's
+on inputs that neither tracing nor calibration saw. float16 is rounded after each operation where the package declares it. Of the
+int8 package each quantized layer is also run alone on the program's own integers: ``layer_steps`` is the largest difference of a
+layer's output, in steps of its grid, ``exact_share`` the share of values without any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from lab.results import write_results
+from zoo.architecture import Architecture
+from zoo.catalogue import FAMILIES, architectures
+from zoo.isolation import call_forked
+from zoo.judge import compare
+from zoo.programs import load_answers, make_program
+from zoo.roads import import_framework
+
+WORK = Path(tempfile.gettempdir()) / "edgekit-coreml-packages"
+PACKAGES = ("edgekit", "torch", "coremltools", "numpy")
+PRECISIONS = ("float32", "float16", "int8")
+TIMEOUT_S, MEMORY_BYTES = 300.0, 6 * 2**30
+
+
+def measure(net: Architecture) -> dict[str, Any]:
+    """The rows of one net, by precision."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="packages-") as scratch:
+        place = Path(scratch)
+        for base, kinds in (("float", ("float32", "float16")), ("int8", ("int8",))):
+            for kind in kinds:
+                try:
+                    if kind != "float16":
+                        make_program(net, place, base)
+                    found[kind] = one(place, base, kind)
+                except Exception as reason:
+                    found[kind] = {"refused": f"{type(reason).__name__}: {str(reason).splitlines()[0][:300]}"}
+    return found
+
+
+def one(place: Path, base: str, kind: str) -> dict[str, Any]:
+    """Convert one stored program, run the package, compare."""
+    from edgekit.converters.coreml import CONVERTER
+    from edgekit.core.artifact import ExportOptions
+    from edgekit.core.compressed import Compressed
+    from edgekit.runtimes.coreml.package import read_package
+    from edgekit.runtimes.coreml.reference import RUNTIME
+
+    compressed, output = Compressed.load(place / base), place / kind
+    precision = "float16" if kind == "float16" else "float32"
+    artifact = CONVERTER.convert(compressed, output=output, options=ExportOptions(compute_precision=precision))
+    session, (inputs, expected) = RUNTIME.load(artifact.path), load_answers(place, base)
+    rows = [
+        session.run({spec.name: inputs[spec.name][at].astype(spec.dtype, copy=False) for spec in session.inputs})
+        for at in range(len(next(iter(inputs.values()))))
+    ]
+    answers = {name: np.stack([row[name].reshape(right.shape[1:]) for row in rows]) for name, right in expected.items()}
+    result = compare(answers, expected, is_float=base == "float")
+    row = {name: result[name] for name in ("relative_error", "snr_db", "equal_share")}
+    row["finite"] = all(bool(np.isfinite(answer).all()) for answer in answers.values() if answer.dtype.kind == "f")
+    row["operations"] = sorted(operations(read_package(artifact.path).operations))
+    return row | (steps(compressed, artifact, inputs) if kind == "int8" else {})
+
+
+def operations(found: Any) -> set[str]:
+    """Operation types, those of nested blocks included."""
+    names = {operation.type for operation in found}
+    return names.union(*(operations(block.operations) for operation in found for block in operation.blocks))
+
+
+def steps(compressed: Any, artifact: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Each quantized layer alone, fed the program's integers."""
+    import torch
+
+    from edgekit.runtimes.coreml.reference import RUNTIME
+
+    nodes = {entry.node: entry.name for entry in compressed.contract.activations}
+    seen: dict[str, list[np.ndarray]] = {name: [] for name in nodes.values()}
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, node: torch.fx.Node) -> Any:
+            result = super().run_node(node)
+            if node.name in nodes:
+                seen[nodes[node.name]].append(result.numpy())
+            return result
+
+    recorder = Recorder(compressed.program.module(check_guards=False))
+    with torch.no_grad():
+        for at in range(len(next(iter(inputs.values())))):
+            recorder.run(*(torch.from_numpy(np.ascontiguousarray(array[at])) for array in inputs.values()))
+    recorded = {name: np.stack(values) for name, values in seen.items() if values}
+    replayed = RUNTIME.replay_layers(artifact, compressed.contract, recorded)
+    apart = [np.abs(found.astype(np.int64) - recorded[name].astype(np.int64)) for name, found in replayed.items()]
+    values = np.concatenate([part.ravel() for part in apart]) if apart else np.zeros(1)
+    return {"layer_count": len(apart), "layer_steps": int(values.max()), "exact_share": float((values == 0).mean())}
+
+
+def run_all(nets: list[Architecture], work: Path) -> None:
+    """One child process a net."""
+    import_framework("coreml", with_transformers=any(net.family in {"text", "audio"} for net in nets))
+    gc.freeze()
+    done = read(work)
+    with (work / "cells.jsonl").open("a", encoding="utf-8") as stream:
+        for net in nets:
+            if net.name in done:
+                continue
+            ended = call_forked(
+                lambda net=net: measure(net),
+                timeout_s=TIMEOUT_S,
+                memory_bytes=MEMORY_BYTES,
+                log=work / "logs" / f"{net.name}.txt",
+            )
+            rows = ended.get("value") or {kind: {"refused": ended["error"]} for kind in PRECISIONS}
+            stream.write(json.dumps({"architecture": net.name, "family": net.family, "rows": rows}) + "\n")
+            stream.flush()
+            words = [f"{kind} {rows[kind].get('refused', rows[kind].get('relative_error'))}"[:90] for kind in rows]
+            print(f"{net.name:28} {ended['seconds']:5.1f} s  {'  '.join(words)}", flush=True)
+
+
+def read(work: Path) -> dict[str, dict[str, Any]]:
+    path = work / "cells.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {cell["architecture"]: cell for cell in map(json.loads, lines)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", action="append", metavar="NAME", help="one net; may be repeated")
+    parser.add_argument("--table", action="store_true", help="only write the results")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of cells and logs")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    known = architectures(*FAMILIES)
+    nets = [net for name, net in known.items() if not arguments.only or name in arguments.only]
+    if not arguments.table:
+        run_all(nets, arguments.work)
+    if arguments.only:
+        return
+    cells = [cell for name, cell in read(arguments.work).items() if name in known]
+    rows = [
+        {"architecture": cell["architecture"], "family": cell["family"], "package": kind, **row}
+        for cell in cells
+        for kind, row in cell["rows"].items()
+    ]
+    settings = {"samples": 3, "semantics": "reference semantics, not the Neural Engine", "architectures": len(cells)}
+    print(write_results("coreml_packages", rows, settings=settings, packages=PACKAGES, quick=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
