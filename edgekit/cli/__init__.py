@@ -35,6 +35,7 @@ COMMANDS = {
     "recipes": "List the words of which recipes are made.",
     "capabilities": "List which operators become integers, and what runs them on each target.",
     "devices": "List device profiles.",
+    "runner": "Build the C++ program that runs models where there is no Python.",
     "doctor": "Show what is installed, and which targets and runtimes work here.",
 }
 """Command -> the line ``edgekit --help`` shows for it; the command's own file is not loaded for that."""

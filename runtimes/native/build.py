@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import os
 import shutil
@@ -67,7 +68,7 @@ def build_runner(target: RunnerTarget = "host", *, sanitize: bool = False) -> Pa
             raise UsageError(f"EDGEKIT_RUNNER names {named}, which is no file. Unset it, or give it edgekit-runner's path.")
         return Path(named)
     path = runner_path(target, sanitize=sanitize)
-    if path.is_file():
+    if path.is_file() and _is_ours(path):
         return path
     missing = missing_tools(target)
     if missing:
@@ -75,7 +76,9 @@ def build_runner(target: RunnerTarget = "host", *, sanitize: bool = False) -> Pa
             f"Building edgekit-runner for {target} needs {', '.join(missing)}, not installed here. On Debian:"
             f" apt-get install {_PACKAGES[target]}. A program built elsewhere is used when EDGEKIT_RUNNER names it."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not _is_ours(path.parent):
+        raise UsageError(f"{path.parent} belongs to another user. Name a folder of your own: EDGEKIT_CACHE=FOLDER.")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
         built = _compile(Path(folder), target, sanitize=sanitize)
         built.replace(path)  # two that build at once leave one whole program
@@ -101,5 +104,13 @@ def _compile(folder: Path, target: RunnerTarget, *, sanitize: bool) -> Path:
 
 
 def _cache() -> Path:
-    folder = cache_folder()
-    return (folder or Path(tempfile.gettempdir()) / f"edgekit-{os.getuid()}") / "runner"
+    """The user's cache; where that is off, a folder of this user among the temporary ones."""
+    return (cache_folder() or Path(tempfile.gettempdir()) / f"edgekit-{getpass.getuser()}") / "runner"
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else could have put a program there."""
+    if not hasattr(os, "getuid"):
+        return True
+    facts = path.stat()
+    return facts.st_uid == os.getuid() and not facts.st_mode & 0o022

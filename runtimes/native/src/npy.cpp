@@ -144,7 +144,12 @@ Tensor read_npy(const std::string& path) {
     const std::string bytes = read_file(path, kUsage);
     Tensor tensor;
     const std::size_t offset = parse_npy_header(bytes, path, &tensor);
-    const std::size_t size = element_count(tensor.shape) * facts(tensor.dtype).size_bytes;
+    std::size_t size = 0;
+    try {
+        size = element_count(tensor.shape) * facts(tensor.dtype).size_bytes;
+    } catch (const Failure& failure) {
+        throw Failure(kUsage, path + " cannot be read as .npy: " + failure.what() + ".");
+    }
     if (bytes.size() - offset != size)
         throw Failure(kUsage, path + " holds " + std::to_string(bytes.size() - offset) + " bytes of values; its header says " +
                                   facts(tensor.dtype).name + " " + text(tensor.shape) + ", which are " + std::to_string(size) + ".");

@@ -20,12 +20,11 @@ Array = np.ndarray
 
 @pytest.fixture(scope="session", autouse=True)
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """edgekit-runner; the driver is told to use it."""
+    """edgekit-runner, kept by the digest of its sources: one build serves every session; the driver is told to use it."""
     missing = missing_tools()
     if missing:
         pytest.skip(f"edgekit-runner cannot be built here: {', '.join(missing)} not found; apt-get install cmake g++ make")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("EDGEKIT_CACHE", raising=False)  # kept by the digest of its sources: one build serves every session
         path = build_runner()
         patch.setenv("EDGEKIT_RUNNER", str(path))
         yield path
