@@ -72,11 +72,14 @@ def convolve_transposed(data: Array, weights: Array, bias: Array | None, options
         data: Steps from the zero point, ``[N, *spatial, C]``.
         weights: Steps from the zero point, ``[O, *kernel, C]``.
         bias: ``[O]`` or None.
-        options: ``strides``, ``pads`` and ``sizes``, the spatial sizes of the result.
+        options: ``strides``, ``pads``, and ``sizes``, the spatial sizes of the result, or ``more``, what it has beyond the last
+            product of each axis.
     """
-    strides, sizes = options["strides"], options["sizes"]
-    kernel = weights.shape[1:-1]
+    strides, kernel = options["strides"], weights.shape[1:-1]
     whole = [(size - 1) * stride + span for size, stride, span in zip(data.shape[1:-1], strides, kernel, strict=True)]
+    sizes = options.get("sizes") or [
+        size - low - high + more for size, (low, high), more in zip(whole, options["pads"], options["more"], strict=True)
+    ]
     sums = np.zeros((data.shape[0], *whole, weights.shape[0]), np.int64)
     for place in np.ndindex(*kernel):
         spots = _spots(place, data.shape[1:-1], strides)

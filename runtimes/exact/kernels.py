@@ -11,7 +11,7 @@ import numpy as np
 from edgekit.runtimes.exact.convolution import convolve, convolve_transposed
 from edgekit.runtimes.exact.elementwise import Operand
 from edgekit.runtimes.exact.products import check_accumulators, matmul, patches
-from edgekit.runtimes.exact.requantization import Output
+from edgekit.runtimes.exact.requantization import Output, Requantizer
 from edgekit.runtimes.exact.table import look_up
 
 if TYPE_CHECKING:
@@ -92,11 +92,22 @@ def _convolution(call: Call) -> Array:
 
 
 def _transposed(call: Call) -> Array:
-    bias = call.value(2) if call.tensor(2) else None
-    return _requantized(call, convolve_transposed(call.steps(0), call.steps(1), bias, call.options), call.rules.convolution)
+    bias, first = call.value(2) if call.tensor(2) else None, bool(call.options.get("channels_first"))
+    data, weights = call.steps(0), call.steps(1)
+    if first:  # ONNX stores [C, O, *kernel]
+        data, weights = np.moveaxis(data, 1, -1), np.moveaxis(weights, (0, 1), (-1, 0))
+    return _requantized(call, convolve_transposed(data, weights, bias, call.options), call.rules.transposed, channels_first=first)
 
 
 def _linear(call: Call) -> Array:
+    return _product(call, call.rules.linear)
+
+
+def _matmul(call: Call) -> Array:
+    return _product(call, call.rules.matmul)
+
+
+def _product(call: Call, rule: Requantizer) -> Array:
     data, weights = call.steps(0), call.steps(1)
     data = np.swapaxes(data, -1, -2) if call.options.get("flip_data") else data
     weights = np.swapaxes(weights, -1, -2) if call.options.get("flip_weights") else weights
@@ -105,11 +116,11 @@ def _linear(call: Call) -> Array:
     sums = matmul(data, weights)
     if call.tensor(2):
         sums = check_accumulators(sums + call.value(2).astype(np.int64))
-    made = _requantized(call, sums, call.rules.linear)
+    made = _requantized(call, sums, rule)
     return made.reshape(call.options["shape"]) if "shape" in call.options else made
 
 
-def _requantized(call: Call, sums: Array, rule: Any, *, channels_first: bool = False) -> Array:
+def _requantized(call: Call, sums: Array, rule: Requantizer, *, channels_first: bool = False) -> Array:
     """Sums with their channels last -> the output's integers in the file's order."""
     data, weights = call.graph.tensors[call.operation.reads[0]], call.graph.tensors[call.operation.reads[1]]
     scales = np.ones(1, np.float32) if weights.scale is None else weights.scale
@@ -220,8 +231,14 @@ def _requantize(call: Call) -> Array:
 def _windows(call: Call, filled: int) -> tuple[Array, tuple[int, ...]]:
     """Windows ``[N, *outputs, C, *window]`` of the stored integers, and the axes of a window."""
     value = np.moveaxis(call.value(0), 1, -1) if call.options.get("channels_first") else call.value(0)
-    size = call.options["window"]
-    padded = np.pad(value.astype(np.int64), [(0, 0), *call.options["pads"], (0, 0)], constant_values=filled)
+    size, pads = call.options["window"], list(call.options["pads"])
+    if call.options.get("ceil"):  # the last window may run over the edge, if it begins before it
+        for axis, (low, high) in enumerate(pads):
+            whole = value.shape[1 + axis] + low + high - (size[axis] - 1) * call.options["dilations"][axis] - 1
+            missing = -whole % call.options["strides"][axis]
+            begins = whole + missing < value.shape[1 + axis] + low
+            pads[axis] = (low, high + (missing if begins else 0))
+    padded = np.pad(value.astype(np.int64), [(0, 0), *pads, (0, 0)], constant_values=filled)
     windows = patches(padded, kernel=size, strides=call.options["strides"], dilations=call.options["dilations"])
     return windows, tuple(range(-len(size), 0))
 
@@ -237,17 +254,23 @@ def _average_pool(call: Call) -> Array:
     data = call.operand(0)
     windows, axes = _windows(call, data.zero_point)
     inside = np.ones_like(call.value(0)) if not call.options.get("counts_padding") else None
-    sums = windows.sum(axes) - data.zero_point * int(np.prod(call.options["window"]))
-    counts = np.full(sums.shape, int(np.prod(call.options["window"])))
+    steps = windows.reshape(*windows.shape[: -len(axes)], -1) - data.zero_point
+    counts = np.full(steps.shape[:-1], steps.shape[-1])
     if inside is not None:
         ones = dataclasses.replace(call, values={**call.values, call.operation.reads[0]: inside})
         counts = _windows(ones, 0)[0].sum(axes)
-    made = call.rules.average(sums, counts, data, call.output)
+    made = call.rules.average(steps, counts, data, call.output)
     return np.moveaxis(made, -1, 1) if call.options.get("channels_first") else made
 
 
 def _table(call: Call) -> Array:
-    return look_up(call.operand(0), call.options["function"], call.output, call.rules.quantize)
+    slope = float(call.options.get("slope", 1.0))
+    return look_up(call.operand(0), call.options["function"], call.output, call.rules.quantize, slope=slope)
+
+
+def _gather(call: Call) -> Array:
+    picked: Array = np.take(call.value(0), call.options["indices"], axis=call.options["axis"])
+    return picked
 
 
 def _softmax(call: Call) -> Array:
@@ -262,7 +285,9 @@ KERNELS: dict[str, Callable[[Call], Any]] = {
     "convolution": _convolution,
     "dequantize": _dequantize,
     "flatten": _flatten,
+    "gather": _gather,
     "linear": _linear,
+    "matmul": _matmul,
     "max_pool": _max_pool,
     "mean": _mean,
     "multiply": _multiply,
@@ -280,5 +305,5 @@ KERNELS: dict[str, Callable[[Call], Any]] = {
 }
 """Name -> kernel."""
 
-MOVING = {"clip", "flatten", "max_pool", "pad", "reshape", "slice", "squeeze", "transpose", "unsqueeze"}
+MOVING = {"clip", "flatten", "gather", "max_pool", "pad", "reshape", "slice", "squeeze", "transpose", "unsqueeze"}
 """Kernels that round nothing."""

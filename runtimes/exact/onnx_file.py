@@ -171,7 +171,11 @@ class _Reader:
             source = self.producers.get(name)
             if source is not None and source.op_type == "DequantizeLinear":
                 reads.append(source.input[0])
-            elif position == 0 or name not in self.constants or node.op_type in {"Conv", "Gemm", "Add", "Mul", "MatMul"}:
+            elif (
+                position == 0
+                or name not in self.constants
+                or node.op_type in {"Conv", "ConvTranspose", "Gemm", "Add", "Mul", "MatMul"}
+            ):
                 return None
             else:
                 reads.append(name)
@@ -235,6 +239,36 @@ def _convolution(group: _Group) -> Operation:
         dilations=tuple(settings.get("dilations", [1] * rank)),
         pads=tuple((int(flat[axis]), int(flat[axis + rank])) for axis in range(rank)),
     )
+
+
+def _transposed(group: _Group) -> Operation:
+    weights, settings = group.shape(1), group.attributes
+    rank = len(weights) - 2
+    flat, ones = settings.get("pads", [0] * 2 * rank), [1] * rank
+    if settings.get("auto_pad", b"NOTSET") != b"NOTSET" or "output_shape" in settings or settings.get("group", 1) != 1:
+        return group.unknown("it has groups, or padding that is automatic")
+    if list(settings.get("dilations", ones)) != ones:
+        return group.unknown("it is dilated")
+    return group.operation(
+        "transposed_convolution",
+        channels_first=True,
+        strides=tuple(settings.get("strides", ones)),
+        pads=tuple((int(flat[axis]), int(flat[axis + rank])) for axis in range(rank)),
+        more=tuple(settings.get("output_padding", [0] * rank)),
+    )
+
+
+def _gather(group: _Group) -> Operation:
+    return group.operation("gather", group.reads[:1], indices=group.constant(1), axis=int(group.attributes.get("axis", 0)))
+
+
+def _gelu(group: _Group) -> Operation:
+    exact = group.attributes.get("approximate", b"none") == b"none"
+    return group.operation("table", function="gelu") if exact else group.unknown("it approximates GELU by tanh")
+
+
+def _leaky_relu(group: _Group) -> Operation:
+    return group.operation("table", function="leaky_relu", slope=float(group.attributes.get("alpha", 0.01)))
 
 
 def _gemm(group: _Group) -> Operation:
@@ -325,8 +359,8 @@ def _pool(kernel: str) -> Callable[[_Group], Operation]:
         shape = tuple(settings["kernel_shape"])
         rank = len(shape)
         flat = settings.get("pads", [0] * 2 * rank)
-        if settings.get("ceil_mode", 0) or settings.get("auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"}:
-            return group.unknown("its window runs over the edge")
+        if settings.get("auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"}:
+            return group.unknown("its padding is automatic")
         return group.operation(
             kernel,
             channels_first=True,
@@ -335,20 +369,22 @@ def _pool(kernel: str) -> Callable[[_Group], Operation]:
             dilations=tuple(settings.get("dilations", [1] * rank)),
             pads=tuple((int(flat[axis]), int(flat[axis + rank])) for axis in range(rank)),
             counts_padding=bool(settings.get("count_include_pad", 0)),
+            ceil=bool(settings.get("ceil_mode", 0)),
         )
 
     return translate
 
 
 _MOVES: dict[str, Callable[[_Group], Operation]] = {
-    "Flatten": _flatten, "Reshape": _reshape, "Slice": _slice, "Squeeze": _squeeze, "Transpose": _transpose,
+    "Flatten": _flatten, "Gather": _gather, "Reshape": _reshape, "Slice": _slice, "Squeeze": _squeeze, "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }  # fmt: skip
 _BETWEEN: dict[str, Callable[[_Group], Operation]] = {
     **_MOVES, "Add": lambda group: group.operation("add"), "AveragePool": _pool("average_pool"), "Concat": _concatenate,
-    "Conv": _convolution, "Gemm": _gemm, "GlobalAveragePool": _global_average, "MatMul": lambda group: group.operation("linear"),
-    "MaxPool": _pool("max_pool"), "Mul": lambda group: group.operation("multiply"), "Sigmoid": _table("logistic"),
-    "Softmax": _softmax,
+    "Conv": _convolution, "ConvTranspose": _transposed, "Gelu": _gelu, "Gemm": _gemm, "GlobalAveragePool": _global_average,
+    "HardSwish": _table("hard_swish"), "LeakyRelu": _leaky_relu, "MatMul": lambda group: group.operation("matmul"),
+    "MaxPool": _pool("max_pool"), "Mul": lambda group: group.operation("multiply"), "ReduceMean": _reduce_mean,
+    "Relu": _table("relu"), "Sigmoid": _table("logistic"), "Softmax": _softmax, "Tanh": _table("tanh"),
 }  # fmt: skip
 """Operators that become one of integers between dequantize and quantize nodes."""
 _ON_INTEGERS: dict[str, Callable[[_Group], Operation]] = {
@@ -359,3 +395,5 @@ _ON_INTEGERS: dict[str, Callable[[_Group], Operation]] = {
     "Pad": _pad,
 }
 """Operators that may stand on integers, or move values of any type."""
+_ALL_QUANTIZED = {"Add", "Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"}
+"""Operators all of whose inputs come from dequantize nodes."""

@@ -11,7 +11,8 @@ quantize                  divide, to even      reciprocal, to even  divide, away
 ========================= ==================== ==================== ==================== ====================
 
 TFLite's kernels round twice in fixed point: ties upward where a kernel is optimised, away from zero in reference kernels and in
-depthwise convolutions. Its reference FULLY_CONNECTED rounds once. Its optimised mean also rounds the zero point.
+products of two computed matrices. Its reference FULLY_CONNECTED rounds once. Its optimised mean also rounds the zero point.
+What XNNPACK does not take (products of two computed matrices, average pooling, softmax) runs in TFLite's kernels there too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 from edgekit.runtimes.exact import elementwise, pooling, requantization
 from edgekit.runtimes.exact.elementwise import Elementwise, Operand
 from edgekit.runtimes.exact.graph import Operation
-from edgekit.runtimes.exact.pooling import Averager
+from edgekit.runtimes.exact.pooling import Averager, WindowAverager
 from edgekit.runtimes.exact.requantization import Output, Requantizer, fixed_point
 from edgekit.runtimes.exact.table import softmax
 
@@ -44,7 +45,9 @@ class Rules:
         name: Of the rule set.
         convolution: Sums of a convolution.
         depthwise: Sums of a depthwise convolution.
-        linear: Sums of a matrix product.
+        transposed: Sums of a transposed convolution.
+        linear: Sums of a matrix product with constant weights.
+        matmul: Sums of a product of two computed matrices.
         add: Sum or difference of two tensors.
         multiply: Product of two tensors.
         mean: Mean over axes.
@@ -59,12 +62,14 @@ class Rules:
     name: str
     convolution: Requantizer
     depthwise: Requantizer
+    transposed: Requantizer
     linear: Requantizer
+    matmul: Requantizer
     add: Elementwise
     multiply: Elementwise
     mean: Averager
     spatial_mean: Averager
-    average: Averager
+    average: WindowAverager
     requantize: Callable[[Operand, Output], Array]
     softmax: Callable[..., Array]
     quantize: Callable[[Array, Output], Array]
@@ -137,7 +142,9 @@ ONNX_RUNTIME = Rules(
     name="ONNX Runtime",
     convolution=requantization.by_float,
     depthwise=requantization.by_float,
+    transposed=requantization.by_float,
     linear=requantization.by_float,
+    matmul=requantization.by_float,
     add=elementwise.add_by_fma,
     multiply=elementwise.multiply_by_float_ratio,
     mean=pooling.mean_by_float,
@@ -152,7 +159,9 @@ XNNPACK = Rules(
     name="XNNPACK",
     convolution=requantization.by_float,
     depthwise=requantization.by_float,
+    transposed=requantization.by_float,
     linear=requantization.by_float,
+    matmul=requantization.by_two_roundings,
     add=elementwise.add_by_fixed_point,
     multiply=elementwise.multiply_by_float,
     mean=pooling.mean_by_ratio,
@@ -167,7 +176,9 @@ TFLITE_REFERENCE = Rules(
     name="TFLite reference kernels",
     convolution=requantization.by_two_roundings,
     depthwise=requantization.by_two_roundings,
+    transposed=requantization.by_two_roundings,
     linear=requantization.by_one_rounding,
+    matmul=requantization.by_two_roundings,
     add=elementwise.add_by_three_products,
     multiply=elementwise.multiply_by_two_roundings,
     mean=pooling.mean_by_fixed_point,
@@ -182,6 +193,8 @@ TFLITE = dataclasses.replace(
     TFLITE_REFERENCE,
     name="TFLite built-in kernels",
     convolution=requantization.by_two_upward,
+    depthwise=requantization.by_two_upward,
+    transposed=requantization.by_two_upward,
     linear=requantization.by_two_upward,
     spatial_mean=pooling.mean_by_rounded_zero_point,
     softmax=softmax,
@@ -191,7 +204,9 @@ SIMULATION = Rules(
     name="simulation",
     convolution=requantization.by_simulation,
     depthwise=requantization.by_simulation,
+    transposed=requantization.by_simulation,
     linear=requantization.by_simulation,
+    matmul=requantization.by_simulation,
     add=elementwise.add_by_simulation,
     multiply=elementwise.multiply_by_simulation,
     mean=pooling.mean_by_simulation,
@@ -237,9 +252,9 @@ _WORDS: dict[object, str] = {
     _softmax_simulated: "float32 graph",
 }
 _FIELD_OF = {
-    "add": "add", "average_pool": "average", "concatenate": "requantize", "convolution": "convolution", "linear": "linear",
+    "add": "add", "average_pool": "average", "concatenate": "requantize", "convolution": "convolution", "linear": "linear", "matmul": "matmul",
     "mean": "mean", "multiply": "multiply", "quantize": "quantize", "requantize": "requantize", "softmax": "softmax",
-    "table": "quantize", "transposed_convolution": "convolution",
+    "table": "quantize", "transposed_convolution": "transposed",
 }  # fmt: skip
 
 

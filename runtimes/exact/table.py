@@ -7,6 +7,7 @@ either side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -38,23 +39,44 @@ def _hard_swish(real: Array) -> Array:
     return value
 
 
-FUNCTIONS: dict[str, Callable[[Array], Array]] = {"hard_swish": _hard_swish, "logistic": _logistic, "tanh": _tanh}
-"""Name -> function of real numbers, in float64."""
+def _hard_sigmoid(real: Array) -> Array:
+    value: Array = np.clip(real.astype(np.float64) / 6.0 + 0.5, 0.0, 1.0)
+    return value
 
 
-def look_up(data: Operand, function: str, output: Output, quantize: Callable[[Array, Output], Array]) -> Array:
+def _relu(real: Array) -> Array:
+    return np.maximum(real.astype(np.float64), 0.0)
+
+
+def _gelu(real: Array) -> Array:
+    wide = real.astype(np.float64)
+    value: Array = 0.5 * wide * (1.0 + np.array([math.erf(one / math.sqrt(2.0)) for one in wide.tolist()]))
+    return value
+
+
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": _gelu, "hard_sigmoid": _hard_sigmoid, "hard_swish": _hard_swish, "logistic": _logistic, "relu": _relu, "tanh": _tanh,
+}  # fmt: skip
+"""Name -> function of real numbers ``[256]``, in float64."""
+
+
+def look_up(
+    data: Operand, function: str, output: Output, quantize: Callable[[Array, Output], Array], *, slope: float = 1.0
+) -> Array:
     """A function of every integer the type has, quantized; then the entries of the data.
 
     Args:
         data: 8-bit integers and their grid.
-        function: Name in :data:`FUNCTIONS`.
+        function: Name in :data:`FUNCTIONS`, or ``"leaky_relu"``.
         output: Grid of the result.
         quantize: The runtime's rounding of real numbers.
+        slope: Of a leaky ReLU below zero.
     """
     limits = np.iinfo(data.values.dtype)
     integers = np.arange(int(limits.min), int(limits.max) + 1)
     real = (integers - data.zero_point).astype(np.float32) * data.scale
-    entries = quantize(FUNCTIONS[function](real).astype(np.float32), output)
+    values = np.where(real < 0, real * np.float32(slope), real) if function == "leaky_relu" else FUNCTIONS[function](real)
+    entries = quantize(values.astype(np.float32), output)
     found: Array = entries[data.values.astype(np.int64) - int(limits.min)]
     return found
 

@@ -218,7 +218,8 @@ def _linear(node: _Node) -> Operation:
 
 
 def _matmul(node: _Node) -> Operation:
-    return node.integer("linear", flip_data=bool(node.options.adjX), flip_weights=bool(node.options.adjY))
+    kernel = "matmul" if node.constant(1) is None else "linear"
+    return node.integer(kernel, flip_data=bool(node.options.adjX), flip_weights=bool(node.options.adjY))
 
 
 def _add(node: _Node) -> Operation:
@@ -281,6 +282,10 @@ def _table(function: str) -> Callable[[_Node], Operation]:
     return lambda node: node.integer("table", function=function)
 
 
+def _gelu(node: _Node) -> Operation:
+    return node.unknown("it approximates GELU by tanh") if node.options.approximate else node.integer("table", function="gelu")
+
+
 def _clipped(activation: int) -> Callable[[_Node], Operation]:
     return lambda node: node.integer("requantize", **clamp_of(node.output, activation))
 
@@ -313,7 +318,7 @@ def _slice(node: _Node) -> Operation:
 
 _TRANSLATORS: dict[str, Callable[[_Node], Operation]] = {
     "ADD": _add, "AVERAGE_POOL_2D": _pool, "BATCH_MATMUL": _matmul, "CONCATENATION": _concatenate, "CONV_2D": _convolution,
-    "DEPTHWISE_CONV_2D": _depthwise, "DEQUANTIZE": _dequantize, "EXPAND_DIMS": _reshape, "FULLY_CONNECTED": _linear,
+    "DEPTHWISE_CONV_2D": _depthwise, "DEQUANTIZE": _dequantize, "EXPAND_DIMS": _reshape, "FULLY_CONNECTED": _linear, "GELU": _gelu,
     "HARD_SWISH": _table("hard_swish"), "LOGISTIC": _table("logistic"), "MAX_POOL_2D": _pool, "MEAN": _mean,
     "MUL": lambda node: node.integer("multiply"), "PAD": _pad, "PADV2": _pad, "QUANTIZE": _quantize, "RELU": _clipped(_RELU),
     "RELU6": _clipped(_RELU6), "RESHAPE": _reshape, "SLICE": _slice, "SOFTMAX": _softmax, "SQUEEZE": _reshape,
