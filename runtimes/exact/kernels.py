@@ -222,10 +222,18 @@ def _concatenate(call: Call) -> Array:
 
 
 def _requantize(call: Call) -> Array:
+    return _on_another_grid(call, call.rules.requantize)
+
+
+def _rescaled_clamp(call: Call) -> Array:
+    return _on_another_grid(call, call.rules.rescaled_clamp)
+
+
+def _on_another_grid(call: Call, rule: Callable[[Operand, Output], Array]) -> Array:
     data, output = call.operand(0), call.output
     if data.scale == output.scale and data.zero_point == output.zero_point and data.values.dtype == output.dtype:
         return np.clip(data.values, output.low, output.high)
-    return call.rules.requantize(data, output)
+    return rule(data, output)
 
 
 def _windows(call: Call, filled: int) -> tuple[Array, tuple[int, ...]]:
@@ -294,6 +302,7 @@ KERNELS: dict[str, Callable[[Call], Any]] = {
     "pad": _pad,
     "quantize": _quantize,
     "requantize": _requantize,
+    "rescaled_clamp": _rescaled_clamp,
     "reshape": _reshape,
     "slice": _slice,
     "softmax": _softmax,

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
 __all__ = [
-    "Output", "Requantizer", "by_float", "by_one_rounding", "by_simulation", "by_two_roundings", "by_two_upward", "fixed_point",
+    "Output", "Requantizer", "by_float", "by_one_rounding", "by_simulation", "by_two_roundings", "by_two_upward",
+    "by_two_upward_in_lanes", "fixed_point",
     "multiply_rounding_once", "multiply_rounding_twice", "multiply_rounding_upward", "quantize_simulated",
 ]  # fmt: skip
 
 _FRACTION_BITS = 31
+_LANES = 4
+"""Channels that a Neon instruction requantizes at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +108,15 @@ def by_one_rounding(sums: Array, data: np.float32, weights: Array, output: Outpu
 def by_two_upward(sums: Array, data: np.float32, weights: Array, output: Output) -> Array:
     """The arithmetic of TFLite's optimised kernels, which are written in Neon's rounding instructions on x86 too."""
     return output.place(_by_fixed_point(sums, data, weights, output, multiply_rounding_upward))
+
+
+def by_two_upward_in_lanes(sums: Array, data: np.float32, weights: Array, output: Output) -> Array:
+    """The same four channels at a time; channels left over are rounded away from zero, by scalar code."""
+    made = by_two_upward(sums, data, weights, output)
+    split = sums.shape[-1] // _LANES * _LANES
+    if split < sums.shape[-1]:
+        made[..., split:] = by_two_roundings(sums, data, weights, output)[..., split:]
+    return made
 
 
 def _by_fixed_point(

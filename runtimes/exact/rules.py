@@ -54,6 +54,7 @@ class Rules:
         spatial_mean: Mean over both middle axes of four, which are kept.
         average: Average over windows.
         requantize: Integers from one grid to another.
+        rescaled_clamp: The same with a clamp, ``RELU`` between two grids.
         softmax: Softmax of integers.
         quantize: float32 -> integers.
         dequantize: Integers -> float32.
@@ -71,6 +72,7 @@ class Rules:
     spatial_mean: Averager
     average: WindowAverager
     requantize: Callable[[Operand, Output], Array]
+    rescaled_clamp: Callable[[Operand, Output], Array]
     softmax: Callable[..., Array]
     quantize: Callable[[Array, Output], Array]
     dequantize: Callable[[Operand], Array]
@@ -151,6 +153,7 @@ ONNX_RUNTIME = Rules(
     spatial_mean=pooling.mean_by_float,
     average=pooling.average_by_float,
     requantize=_requantize_dividing,
+    rescaled_clamp=_requantize_dividing,
     softmax=_softmax_dividing,
     quantize=_quantize_dividing,
     dequantize=_dequantize,
@@ -168,6 +171,7 @@ XNNPACK = Rules(
     spatial_mean=pooling.mean_by_ratio,
     average=pooling.average_half_away,
     requantize=_requantize_by_ratio,
+    rescaled_clamp=_requantize_by_fixed_point,
     softmax=softmax,
     quantize=_quantize_by_reciprocal,
     dequantize=_dequantize,
@@ -185,6 +189,7 @@ TFLITE_REFERENCE = Rules(
     spatial_mean=pooling.mean_by_fixed_point,
     average=pooling.average_half_away,
     requantize=_requantize_by_fixed_point,
+    rescaled_clamp=_requantize_by_fixed_point,
     softmax=_softmax_simulated,
     quantize=_quantize_away,
     dequantize=_dequantize,
@@ -193,8 +198,8 @@ TFLITE = dataclasses.replace(
     TFLITE_REFERENCE,
     name="TFLite built-in kernels",
     convolution=requantization.by_two_upward,
-    depthwise=requantization.by_two_upward,
-    transposed=requantization.by_two_upward,
+    depthwise=requantization.by_two_upward_in_lanes,
+    transposed=requantization.by_two_upward_in_lanes,
     linear=requantization.by_two_upward,
     spatial_mean=pooling.mean_by_rounded_zero_point,
     softmax=softmax,
@@ -213,6 +218,7 @@ SIMULATION = Rules(
     spatial_mean=pooling.mean_by_simulation,
     average=pooling.average_by_simulation,
     requantize=_requantize_simulated,
+    rescaled_clamp=_requantize_simulated,
     softmax=_softmax_simulated,
     quantize=requantization.quantize_simulated,
     dequantize=_dequantize,
@@ -222,6 +228,7 @@ _WORDS: dict[object, str] = {
     requantization.by_one_rounding: "fixed-point multiplier, rounded once upward",
     requantization.by_two_roundings: "fixed-point multiplier, rounded twice away from zero",
     requantization.by_two_upward: "fixed-point multiplier, rounded twice upward",
+    requantization.by_two_upward_in_lanes: "fixed-point multiplier, rounded twice upward",
     requantization.by_simulation: "float32 graph",
     elementwise.add_by_fma: "float32 fused multiply-add, half to even",
     elementwise.add_by_fixed_point: "21-bit fixed point, half upward",
@@ -252,7 +259,8 @@ _WORDS: dict[object, str] = {
     _softmax_simulated: "float32 graph",
 }
 _FIELD_OF = {
-    "add": "add", "average_pool": "average", "concatenate": "requantize", "convolution": "convolution", "linear": "linear", "matmul": "matmul",
+    "add": "add", "average_pool": "average", "concatenate": "requantize", "convolution": "convolution", "linear": "linear",
+    "matmul": "matmul", "rescaled_clamp": "rescaled_clamp",
     "mean": "mean", "multiply": "multiply", "quantize": "quantize", "requantize": "requantize", "softmax": "softmax",
     "table": "quantize", "transposed_convolution": "transposed",
 }  # fmt: skip

@@ -287,7 +287,7 @@ def _gelu(node: _Node) -> Operation:
 
 
 def _clipped(activation: int) -> Callable[[_Node], Operation]:
-    return lambda node: node.integer("requantize", **clamp_of(node.output, activation))
+    return lambda node: node.integer("rescaled_clamp", **clamp_of(node.output, activation))
 
 
 def _strided_slice(node: _Node) -> Operation:
@@ -318,8 +318,8 @@ def _slice(node: _Node) -> Operation:
 
 _TRANSLATORS: dict[str, Callable[[_Node], Operation]] = {
     "ADD": _add, "AVERAGE_POOL_2D": _pool, "BATCH_MATMUL": _matmul, "CONCATENATION": _concatenate, "CONV_2D": _convolution,
-    "DEPTHWISE_CONV_2D": _depthwise, "DEQUANTIZE": _dequantize, "EXPAND_DIMS": _reshape, "FULLY_CONNECTED": _linear, "GELU": _gelu,
-    "HARD_SWISH": _table("hard_swish"), "LOGISTIC": _table("logistic"), "MAX_POOL_2D": _pool, "MEAN": _mean,
+    "DEPTHWISE_CONV_2D": _depthwise, "DEQUANTIZE": _dequantize, "EXPAND_DIMS": _reshape, "FULLY_CONNECTED": _linear,
+    "GELU": _gelu, "HARD_SWISH": _table("hard_swish"), "LOGISTIC": _table("logistic"), "MAX_POOL_2D": _pool, "MEAN": _mean,
     "MUL": lambda node: node.integer("multiply"), "PAD": _pad, "PADV2": _pad, "QUANTIZE": _quantize, "RELU": _clipped(_RELU),
     "RELU6": _clipped(_RELU6), "RESHAPE": _reshape, "SLICE": _slice, "SOFTMAX": _softmax, "SQUEEZE": _reshape,
     "STRIDED_SLICE": _strided_slice, "SUB": _add, "TANH": _table("tanh"), "TRANSPOSE": _transpose, "TRANSPOSE_CONV": _transposed,
