@@ -18,7 +18,7 @@ from typing import Any
 from edgekit.core.errors import ContractError
 from edgekit.core.files import write_bytes
 from edgekit.runtimes.coreml.messages import model_messages
-from edgekit.runtimes.coreml.package import model_file
+from edgekit.runtimes.coreml.package import choose_function, function_description, model_file
 from edgekit.runtimes.coreml.program import Variable
 
 __all__ = ["GIVEN", "OWN", "cut_package"]
@@ -49,13 +49,14 @@ def cut_package(source: Path, destination: Path, *, tensors: Iterable[str], vari
     file = model_file(destination)
     model = model_messages().Model()
     model.ParseFromString(file.read_bytes())
-    function = model.mlProgram.functions["main"]
+    name = choose_function(model)
+    function, description = model.mlProgram.functions[name], function_description(model, name)
     cut = [_integers(name, variables) for name in tensors]
     _cut_block(function.block_specializations[function.opset], cut)
     for variable in cut:
         _declare(function.inputs.add(), variable.name + GIVEN, "int32", variable)
-        _describe(model.description.input.add(), variable.name + GIVEN, variable)
-        _describe(model.description.output.add(), variable.name + OWN, variable)
+        _describe(description.input.add(), variable.name + GIVEN, variable)
+        _describe(description.output.add(), variable.name + OWN, variable)
     write_bytes(file, model.SerializeToString(deterministic=True))
 
 
@@ -68,12 +69,7 @@ def _integers(name: str, variables: Mapping[str, Variable]) -> Variable:
 
 
 def _cut_block(block: Any, cut: list[Variable]) -> None:
-    names = {variable.name for variable in cut}
-    for operation in block.operations:
-        for argument in operation.inputs.values():
-            for binding in argument.arguments:
-                if binding.WhichOneof("binding") == "name" and binding.name in names:
-                    binding.name += _FORCED
+    _rename(block, {variable.name for variable in cut})
     body = list(block.operations)
     del block.operations[:]
     for variable in cut:
@@ -82,6 +78,18 @@ def _cut_block(block: Any, cut: list[Variable]) -> None:
     for variable in cut:
         _add_cast(block, variable, variable.name, variable.name + OWN, dtype="int32")
         block.outputs.append(variable.name + OWN)
+
+
+def _rename(block: Any, names: set[str]) -> None:
+    """Let every reader of some tensors, those in nested blocks too, read what stands for them."""
+    for operation in block.operations:
+        for argument in operation.inputs.values():
+            for binding in argument.arguments:
+                if binding.WhichOneof("binding") == "name" and binding.name in names:
+                    binding.name += _FORCED
+        for nested in operation.blocks:
+            _rename(nested, names)
+            nested.outputs[:] = [name + _FORCED if name in names else name for name in nested.outputs]
 
 
 def _add_cast(block: Any, variable: Variable, source: str, target: str, *, dtype: str) -> None:

@@ -22,7 +22,7 @@ from edgekit.runtimes.coreml.weights import WeightFiles
 if TYPE_CHECKING:
     from edgekit.runtimes.coreml.program import Classifier, Value
 
-__all__ = ["choose_function", "model_file", "read_package"]
+__all__ = ["choose_function", "function_description", "model_file", "read_package"]
 
 _FEATURE_DTYPES = {65552: "float16", 65568: "float32", 65600: "float64", 131080: "int8", 131104: "int32"}
 """``ArrayFeatureType.ArrayDataType`` of FeatureTypes.proto: 0x10000 marks floats, 0x20000 integers, plus the bits."""
@@ -85,7 +85,7 @@ def _read_model(model: Any, file: Path, wanted: str) -> Program:
         raise UnsupportedOpError(_other_kind(kind))
     name = choose_function(model, wanted)
     function = model.mlProgram.functions[name]
-    description = _description(model, name)
+    description = function_description(model, name)
     if function.opset not in function.block_specializations:
         raise IntegrityError(f"it has no block for its own opset '{function.opset}'.")
     declared = tuple(read_variable(message) for message in function.inputs)
@@ -143,7 +143,7 @@ def choose_function(model: Any, wanted: str = "") -> str:
     return default
 
 
-def _description(model: Any, function: str) -> Any:
+def function_description(model: Any, function: str) -> Any:
     """What describes the inputs and outputs of one function: where there are several, each has its own."""
     for described in model.description.functions:
         if described.name == function:

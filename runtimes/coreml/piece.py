@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.core.errors import ContractError
 from edgekit.core.files import write_bytes
 from edgekit.runtimes.coreml.messages import model_messages
-from edgekit.runtimes.coreml.package import model_file, read_package
+from edgekit.runtimes.coreml.package import choose_function, function_description, model_file, read_package
 
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
@@ -43,17 +43,20 @@ def cut_piece(path: Path, destination: Path, *, reads: Mapping[str, Array], writ
     file = model_file(destination)
     model = model_messages().Model()
     model.ParseFromString(file.read_bytes())
-    function = model.mlProgram.functions["main"]
+    name = choose_function(model)
+    function, description = model.mlProgram.functions[name], function_description(model, name)
     types = {value.name: value.type for value in function.inputs}
     block = function.block_specializations[function.opset]
     types |= {value.name: value.type for operation in block.operations for value in operation.outputs}
     types = {name: _copied(kind) for name, kind in types.items() if name in {*reads, *writes}}
     _keep(block, set(reads), list(writes))
+    states = [_copied(value) for value in function.inputs if value.type.WhichOneof("type") == "stateType"]
     del function.inputs[:]
+    function.inputs.extend(states)
     for name in reads:
         function.inputs.add(name=name).type.CopyFrom(types[name])
-    _describe(model.description.input, [variables[name] for name in reads])
-    _describe(model.description.output, [variables[name] for name in writes])
+    _describe(description.input, [variables[name] for name in reads])
+    _describe(description.output, [variables[name] for name in writes])
     write_bytes(file, model.SerializeToString(deterministic=True))
     return destination
 
@@ -68,13 +71,27 @@ def _keep(block: Any, reads: set[str], writes: list[str]) -> None:
     """Leave only the operations that ``writes`` need."""
     needed, kept = set(writes), []
     for operation in reversed(block.operations):
-        if any(output.name in needed and output.name not in reads for output in operation.outputs):
+        computes = any(output.name in needed and output.name not in reads for output in operation.outputs)
+        if computes or _writes_state(operation, needed):
             kept.append(_copied(operation))
-            needed |= {bound.name for argument in operation.inputs.values() for bound in argument.arguments if bound.name}
+            needed |= _read(operation)
     del block.operations[:]
     block.operations.extend(reversed(kept))
     del block.outputs[:]
     block.outputs.extend(writes)
+
+
+def _writes_state(operation: Any, needed: set[str]) -> bool:
+    """Whether an operation writes to a state that is read after it."""
+    return operation.type == "write_state" and any(bound.name in needed for bound in operation.inputs["input"].arguments)
+
+
+def _read(operation: Any) -> set[str]:
+    """Names an operation reads, its nested blocks included."""
+    names = {bound.name for argument in operation.inputs.values() for bound in argument.arguments if bound.name}
+    for block in operation.blocks:
+        names |= {*block.outputs, *(name for inner in block.operations for name in _read(inner))}
+    return names
 
 
 def _describe(features: Any, variables: Sequence[Variable]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from typing import Literal as Choice
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Value = Array | str
     """A decoded constant: numpy array (rank 0 for a scalar), or text."""
 
-__all__ = ["Block", "Classifier", "Kind", "Literal", "Operation", "Program", "Variable"]
+__all__ = ["Block", "Classifier", "Kind", "Literal", "Operation", "Program", "Variable", "nested_blocks"]
 
 Kind = Choice["tensor", "list", "state"]
 """What a variable is: a tensor, a list of tensors of one shape, or a tensor that is kept between runs."""
@@ -88,6 +88,14 @@ class Block:
     operations: tuple[Operation, ...]
     constants: Mapping[str, Value]
     constant_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def nested_blocks(operations: Iterable[Operation]) -> Iterator[Block]:
+    """Every block inside some operations, outer ones first."""
+    for operation in operations:
+        for block in operation.blocks:
+            yield block
+            yield from nested_blocks(block.operations)
 
 
 @dataclasses.dataclass(frozen=True)

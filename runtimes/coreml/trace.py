@@ -33,7 +33,7 @@ def trace_package(executable: Executable, program: mil.Program, inputs: Mapping[
         rows.append(
             executable.trace({name: value.float() if value.is_floating_point() else value for name, value in fed.items()})
         )
-    found = {name: np.stack([row[name].numpy() for row in rows]) for name in rows[0]}
+    found = {name: np.stack([row[name].numpy() for row in rows]) for name in rows[0] if _alike([row.get(name) for row in rows])}
     return TracedFile(
         operations=tuple(_operation(operation, program) for operation in program.operations),
         values={**inputs, **found},
@@ -45,6 +45,12 @@ def trace_package(executable: Executable, program: mil.Program, inputs: Mapping[
     )
 
 
+def _alike(values: list[torch.Tensor | None]) -> bool:
+    """Whether a tensor was computed for every sample, in one shape; one that depends on the data may not be."""
+    shapes = {None if value is None else tuple(value.shape) for value in values}
+    return len(shapes) == 1 and None not in shapes
+
+
 def _operation(operation: mil.Operation, program: mil.Program) -> TracedOperation:
     bound = [(argument, value) for argument, values in operation.inputs.items() for value in values]
     reads = tuple(value if isinstance(value, str) else _literal_name(operation, argument) for argument, value in bound)
@@ -54,7 +60,7 @@ def _operation(operation: mil.Operation, program: mil.Program) -> TracedOperatio
 
 
 def _literal_name(operation: mil.Operation, argument: str) -> str:
-    return f"{operation.outputs[0].name}/{argument}"
+    return f"{operation.label}/{argument}"
 
 
 def _constants(program: mil.Program) -> dict[str, Array]:

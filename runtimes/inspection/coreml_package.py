@@ -14,7 +14,7 @@ from edgekit.core.files import sha256, size_bytes
 from edgekit.core.listing import Constant, Listing, Operation, Value, constant_of, with_sizes
 from edgekit.runtimes.coreml.messages import model_messages
 from edgekit.runtimes.coreml.package import model_file, read_package
-from edgekit.runtimes.coreml.program import Literal
+from edgekit.runtimes.coreml.program import Literal, nested_blocks
 from edgekit.runtimes.coreml.stored import list_kernels
 
 if TYPE_CHECKING:
@@ -83,14 +83,15 @@ def _feature(spec: TensorSpec) -> Value:
 def _constants(program: Program, kept: dict[str, Array] | None) -> dict[str, Constant]:
     """Constants of the program, and those that stand in an operation's own arguments (compressed weights)."""
     found = {}
-    for name, value in program.constants.items():
-        if not isinstance(value, str) and value.size >= _SMALLEST_LISTED:
-            found[name] = _constant(name, value, program.constant_types.get(name, ""), kept)
-    for operation in program.operations:
+    for block in (program, *nested_blocks(program.operations)):
+        for name, value in block.constants.items():
+            if not isinstance(value, str) and value.size >= _SMALLEST_LISTED and name not in found:
+                found[name] = _constant(name, value, block.constant_types.get(name, ""), kept)
+    for operation in _every(program):
         for argument, bound in operation.inputs.items():
             for binding in bound:
                 if isinstance(binding, Literal) and not isinstance(binding.value, str) and binding.value.size >= _SMALLEST_LISTED:
-                    name = f"{operation.outputs[0].name}/{argument}"
+                    name = f"{operation.label}/{argument}"
                     found[name] = _constant(name, np.asarray(binding.value), binding.dtype, kept)
     return found
 
@@ -104,14 +105,16 @@ def _constant(name: str, value: Any, dtype: str, kept: dict[str, Array] | None) 
 def _operations(program: Program, constants: Mapping[str, Constant]) -> tuple[Operation, ...]:
     kernels = {kernel.name: kernel for kernel in list_kernels(program)}
     found = []
-    for operation in program.operations:
+    every = _every(program)
+    variables = {*program.variables, *(made.name for operation in every for made in operation.outputs)}
+    for operation in every:
         reads = _reads(operation)
         kernel = kernels.get(operation.name)
         found.append(
             Operation(
                 name=operation.name,
                 op=operation.type,
-                inputs=tuple(name for name in reads if name in constants or name in program.variables),
+                inputs=tuple(name for name in reads if name in constants or name in variables),
                 outputs=tuple(Value(name=made.name, shape=made.shape, dtype=made.dtype) for made in operation.outputs),
                 macs=kernel.macs if kernel else 0,
                 arithmetic=kernel.arithmetic if kernel else "",
@@ -120,10 +123,15 @@ def _operations(program: Program, constants: Mapping[str, Constant]) -> tuple[Op
     return with_sizes(found, constants)
 
 
+def _every(program: Program) -> list[MilOperation]:
+    """Every operation; those of nested blocks follow the outermost ones."""
+    return [*program.operations, *(operation for block in nested_blocks(program.operations) for operation in block.operations)]
+
+
 def _reads(operation: MilOperation) -> list[str]:
     """Names of what an operation reads; a literal goes by its operation's and its argument's name."""
     return [
-        binding if isinstance(binding, str) else f"{operation.outputs[0].name}/{argument}"
+        binding if isinstance(binding, str) else f"{operation.label}/{argument}"
         for argument, bound in operation.inputs.items()
         for binding in bound
     ]

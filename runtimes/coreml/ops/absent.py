@@ -10,7 +10,7 @@ __all__ = ["ABSENT"]
 
 _COMPLEX = "lowered to real operations before a package is written (pass common::lower_complex_dialect_ops)"
 _TORCH_UPSAMPLE = "replaced by a core operation before a package is written (pass torch::torch_upsample_to_core_upsample)"
-_TF_LSTM = "replaced by core operations before a package is written (passes tensorflow::tf_lstm_to_core_lstm and ::expand_tf_lstm)"
+_TF_LSTM = "replaced by core operations before a package is written (passes tensorflow::tf_lstm_to_core_lstm, expand_tf_lstm)"
 
 ABSENT: dict[str, str] = {
     "_const_symbolic": "a constant whose value is a symbol, for coremltools' own passes and tests; a package has no form for it",

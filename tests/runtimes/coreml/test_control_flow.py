@@ -214,6 +214,21 @@ def test_a_damaged_package_with_blocks(countdown: Path, tmp_path: Path) -> None:
         RUNTIME.load(tmp_path / "damaged.mlpackage")
 
 
+def test_pieces_and_traces_of_a_package_with_a_loop(countdown: Path, tmp_path: Path) -> None:
+    """Only what every sample has in one shape is traced; a piece keeps what its blocks read."""
+    read = read_package(countdown)
+    loop = next(op for op in read.operations if op.type == "while_loop")
+    value = loop.outputs[1].name
+    inputs = np.float32([[5, 3], [100, 1]])
+    traced = RUNTIME.trace(countdown, {"x": inputs})
+    names = {operation.outputs[0].name for operation in read.operations if operation.type == "list_gather"}
+    assert value in traced.values
+    assert not names & set(traced.values)  # as many rows as turns
+    piece = RUNTIME.cut(countdown, tmp_path, reads={"x": inputs}, writes=[value])
+    np.testing.assert_array_equal(RUNTIME.load(piece).run({"x": inputs[1]})[value], traced.values[value][1])
+    assert "list_gather" not in {operation.type for operation in read_package(piece).operations}
+
+
 class Growing(torch.nn.Module):
     """A loop whose number of turns depends on the data, with a branch in it, as TorchScript writes it."""
 
