@@ -59,7 +59,7 @@ class LoadedModel:
         session: The model.
         path: Its file.
         snapshot: The copy that was loaded; its folder's folder goes when the model is closed.
-        runtime: Name of the runtime.
+        runtime: The runtime.
         allow_nan: Inputs may hold NaN.
 
     Attributes:
@@ -68,20 +68,25 @@ class LoadedModel:
         path: The file it was loaded from.
         sha256: Digest of what was loaded.
         runtime: Name of the runtime, ``"litert"``.
-        version: Version of the runtime.
         evidence: What numbers from it rest on: ``reference`` where edgekit executes the format's semantics, else ``measured``.
     """
 
     def __init__(
-        self, session: ServedModel | _Here, *, path: Path, snapshot: Snapshot, runtime: str, allow_nan: bool = False
+        self, session: ServedModel | _Here, *, path: Path, snapshot: Snapshot, runtime: Runtime, allow_nan: bool = False
     ) -> None:
         self._session, self._allow_nan = session, allow_nan
         self._finalizer = weakref.finalize(self, _forget, session, snapshot.path.parent.parent)
         self.inputs: tuple[TensorSpec, ...] = session.inputs
         self.outputs: tuple[TensorSpec, ...] = session.outputs
-        self.path, self.sha256, self.runtime, self.version = path, snapshot.sha256, runtime, session.version
-        self.evidence = Evidence.REFERENCE if runtime in _REFERENCE else Evidence.MEASURED
+        self.path, self.sha256, self.runtime = path, snapshot.sha256, runtime.name
+        self._part = runtime
+        self.evidence = Evidence.REFERENCE if runtime.name in _REFERENCE else Evidence.MEASURED
         self.load_s: float = session.load_s
+
+    @property
+    def version(self) -> str:
+        """Version of the runtime."""
+        return self._part.version()
 
     def run(self, inputs: Mapping[str, Array], *, timeout_s: float | None = None) -> dict[str, Array]:
         """One inference.
@@ -180,7 +185,7 @@ def load(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return LoadedModel(session, path=place, snapshot=snapshot, runtime=name, allow_nan=allow_nan)
+    return LoadedModel(session, path=place, snapshot=snapshot, runtime=part, allow_nan=allow_nan)
 
 
 def runtime_of(path: Path) -> str:
@@ -251,7 +256,7 @@ class _Here:
         self._session: Session | None = runtime.load(path, threads=threads, options=options)
         self.load_s = time.perf_counter() - start
         self._loaded = Loaded(runtime=runtime, session=self._session, path=path, threads=threads, options=options)
-        self.inputs, self.outputs, self.version = self._session.inputs, self._session.outputs, runtime.version()
+        self.inputs, self.outputs = self._session.inputs, self._session.outputs
 
     def run(self, inputs: Mapping[str, Array], *, timeout_s: float | None = None) -> dict[str, Array]:  # noqa: ARG002
         if self._session is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from pathlib import Path
 
 from edgekit import registry
@@ -50,15 +48,15 @@ class LocalTransport:
             memory_bytes=plan.memory_bytes,
             environment=thread_limits(plan.threads),
             log=log,
-            confined=_rights(job, plan, timeout_s),
+            confined=_rights(job, plan),
         )
 
     def close(self) -> None:
         """Nothing to do: every agent has ended with its call."""
 
 
-def _rights(job: Path, plan: Job, timeout_s: float) -> Confinement:
-    """The job folder is all an agent reads and writes, but for libraries that options name; the clock bounds its CPU time."""
+def _rights(job: Path, plan: Job) -> Confinement:
+    """The job folder is all an agent reads and writes, but for libraries that options name; it reads its own CPU time."""
     named = [value for value in plan.options.values() if isinstance(value, str) and Path(value).is_file()]
     reads = (str(job.resolve()), *(str(Path(value).resolve()) for value in named))
-    return Confinement(reads=reads, writes=(str(job.resolve()),), cpu_s=math.ceil(timeout_s * (os.cpu_count() or 1)) + 1)
+    return Confinement(reads=reads, writes=(str(job.resolve()),), cpu_s=None)

@@ -23,7 +23,6 @@ import functools
 import importlib
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -34,6 +33,7 @@ from edgekit.core.confinement import Confinement, confine
 from edgekit.core.errors import DataError
 from edgekit.core.frames import Channel
 from edgekit.core.remote_errors import describe_error
+from edgekit.core.supervision import end_with_caller
 
 if TYPE_CHECKING:
     from edgekit.core.plugins import Runtime, Session
@@ -43,8 +43,6 @@ __all__ = ["LoadedModel", "Order", "serve"]
 
 _ANY_BYTES = 2**62
 """The caller is trusted: it may send what it likes."""
-_LOOK_S = 2.0
-"""How often a child looks whether its caller is still there."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +125,7 @@ def _loaded(order: Order, into: list[LoadedModel]) -> tuple[dict[str, Any], dict
     notes: list[str] = []
     if order.confined is not None:
         notes = confine(Confinement.parse(dict(order.confined), source="confinement"), scratch=Path(order.scratch))
-    _end_with_caller()
+    end_with_caller()
     module, _, name = order.runtime.partition(":")
     runtime: Runtime = getattr(importlib.import_module(module), name)
     import_s, start = time.perf_counter() - start, time.perf_counter()
@@ -137,7 +135,6 @@ def _loaded(order: Order, into: list[LoadedModel]) -> tuple[dict[str, Any], dict
         LoadedModel(runtime=runtime, session=session, path=Path(order.path), threads=order.threads, options=order.options)
     )
     return {
-        "version": runtime.version(),
         "notes": notes,
         "inputs": [spec.model_dump(mode="json") for spec in session.inputs],
         "outputs": [spec.model_dump(mode="json") for spec in session.outputs],
@@ -154,18 +151,6 @@ def _carry_out(
     module, _, name = str(asked["call"]).partition(":")
     value, results = getattr(importlib.import_module(module), name)(loaded, arrays, **asked["arguments"])
     return {"value": value}, dict(results)
-
-
-def _end_with_caller() -> None:
-    """End this process once its caller is no more, whatever it is doing then."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_LOOK_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="caller watch", daemon=True).start()
 
 
 def _main() -> None:

@@ -134,7 +134,6 @@ class ServedModel:
     Attributes:
         inputs: What it takes.
         outputs: What it returns.
-        version: Version of the runtime.
         notes: What this system cannot enforce of the confinement, a sentence each.
         import_s: Time the import of the runtime took in the child, seconds.
         load_s: Time the loading of the model took in the child, seconds.
@@ -160,7 +159,7 @@ class ServedModel:
             raise
         try:
             self.inputs, self.outputs = (_specs(greeting.get(key)) for key in ("inputs", "outputs"))
-            self.version, self.notes = plain(str(greeting["version"]), most=200), [plain(str(n)) for n in greeting["notes"]]
+            self.notes = [plain(str(note)) for note in greeting["notes"]]
             self.import_s, self.load_s = float(greeting["import_s"]), float(greeting["load_s"])
         except (KeyError, TypeError, ValueError, EdgekitError) as reason:
             self._end("it answered nonsense")

@@ -6,11 +6,15 @@ import contextlib
 import functools
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
-__all__ = ["death", "last_words", "plain", "resident_bytes"]
+__all__ = ["death", "end_with_caller", "last_words", "plain", "resident_bytes"]
 
 _TAIL_BYTES = 4096
+_LOOK_S = 2.0
+"""How often a child looks whether its caller is still there."""
 
 
 def resident_bytes(pid: int) -> int:
@@ -88,3 +92,15 @@ def plain(text: str, *, most: int = 4000) -> str:
     """
     kept = "".join(letter for letter in text[: most + 1] if letter.isprintable() or letter == "\n")
     return kept if len(text) <= most else f"{kept[:most]}…"
+
+
+def end_with_caller() -> None:
+    """End this process once its caller is no more, whatever it is doing then; starts a thread."""
+    caller = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == caller:
+            time.sleep(_LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="caller watch", daemon=True).start()

@@ -28,7 +28,7 @@ from edgekit.core.confinement import Confinement, confine
 from edgekit.core.errors import MissingExtraError, WorkerError
 from edgekit.core.files import write_text
 from edgekit.core.remote_errors import describe_error, raise_error
-from edgekit.core.supervision import death, last_words, resident_bytes
+from edgekit.core.supervision import death, end_with_caller, last_words, resident_bytes
 
 __all__ = ["CONFINED", "call"]
 
@@ -155,8 +155,11 @@ def _main(job_path: str) -> None:
     trace = ""
     try:
         if "confined" in job:
-            for lacking in confine(Confinement.parse(job["confined"], source="confinement"), scratch=Path(job_path).parent):
+            rights = Confinement.parse(job["confined"], source="confinement")
+            for lacking in confine(rights, scratch=Path(job_path).parent):
                 sys.stderr.write(f"Warning: {lacking}\n")
+            if rights.cpu_s is None:
+                end_with_caller()
         module, _, name = job["function"].partition(":")
         answer = {"value": getattr(importlib.import_module(module), name)(**job["arguments"])}
     except Exception as reason:

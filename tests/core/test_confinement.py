@@ -58,6 +58,13 @@ def eat_slowly():
     held = []
     while True:
         held.append(b"x" * 2**22)
+def shortest_cpu_time():
+    found = []
+    for _ in range(200):
+        start = time.process_time_ns()
+        sum(range(200))
+        found.append(time.process_time_ns() - start)
+    return min(found)
 def hang(): time.sleep(60)
 def spin():
     while True:
@@ -172,3 +179,8 @@ def test_confinement_round_trips() -> None:
     assert Confinement.parse(json.loads(there.to_json()), source="test") == there
     assert there.memory_limit_bytes == 5
     assert Confinement().memory_limit_bytes > 2**27, sys.platform
+
+
+def test_a_confined_process_reads_its_cpu_time_exactly_unless_that_is_limited(call: Any) -> None:
+    """With RLIMIT_CPU, Linux answers from what it summed up at the last tick: latencies would come in steps of milliseconds."""
+    assert 0 < call("shortest_cpu_time", cpu_s=None) < 100_000
