@@ -19,8 +19,8 @@ from edgekit.runtimes.coreml.stored import list_kernels
 
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array, TensorSpec
+    from edgekit.runtimes.coreml.program import Block, Program
     from edgekit.runtimes.coreml.program import Operation as MilOperation
-    from edgekit.runtimes.coreml.program import Program
 
 __all__ = ["INSPECTOR", "CoreMLInspector"]
 
@@ -83,7 +83,8 @@ def _feature(spec: TensorSpec) -> Value:
 def _constants(program: Program, kept: dict[str, Array] | None) -> dict[str, Constant]:
     """Constants of the program, and those that stand in an operation's own arguments (compressed weights)."""
     found = {}
-    for block in (program, *nested_blocks(program.operations)):
+    blocks: list[Program | Block] = [program, *nested_blocks(program.operations)]
+    for block in blocks:
         for name, value in block.constants.items():
             if not isinstance(value, str) and value.size >= _SMALLEST_LISTED and name not in found:
                 found[name] = _constant(name, value, block.constant_types.get(name, ""), kept)
