@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.options import command, once, run_argument
+from edgekit.cli.summaries import summary_options, write_summaries
 
 if TYPE_CHECKING:
     from edgekit.cli.console import Terminal
@@ -22,12 +23,14 @@ __all__ = ["report"]
     examples=[
         "report runs/watch",
         "report runs/watch --html watch.html",
+        "report runs/watch --junit watch.xml --markdown watch.md",
         "report runs/watch --json",
     ]
 )
 @run_argument
 @once("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write the HTML page to this file.")
-def report(terminal: Terminal, run: Path, html: Path | None) -> None:
+@summary_options
+def report(terminal: Terminal, /, run: Path, html: Path | None, junit: Path | None, markdown: Path | None) -> None:
     """Show what validating RUN found.
 
     The run itself holds report.json and report.html. Showing a report always ends with code 0, whatever the verdict.
@@ -40,6 +43,7 @@ def report(terminal: Terminal, run: Path, html: Path | None) -> None:
     if html is not None:
         write_html(found, html)
         terminal.note(f"Wrote {html}")
+    write_summaries(found, terminal, junit=junit, markdown=markdown)
     terminal.finish({"report": json.loads(found.to_json())}, lambda console: render_terminal(found, console))
 
 

@@ -10,6 +10,7 @@ import click
 
 from edgekit.cli.exit_codes import ExitCode
 from edgekit.cli.options import command, once, option, run_argument
+from edgekit.cli.summaries import summary_options, write_summaries
 
 if TYPE_CHECKING:
     from edgekit.cli.console import Terminal
@@ -23,7 +24,7 @@ __all__ = ["validate", "verdict_document"]
     examples=[
         "validate runs/watch --device host",
         "validate runs/watch --device host --json",
-        "validate runs/watch --device host --split",
+        "validate runs/watch --device host --junit watch.xml --markdown watch.md",
         "validate runs/watch --device host --dry-run",
     ]
 )
@@ -34,6 +35,7 @@ __all__ = ["validate", "verdict_document"]
 @once("--dry-run", is_flag=True, help="Check run, artifacts and profiles, say what would be done, and measure nothing.")
 @option("--split/--no-split", default=False, show_default=True,
         help="Also split each layer's error: weights, clipping, rounding, converter rewrite, kernel.")  # fmt: skip
+@summary_options
 @click.pass_context
 def validate(
     ctx: click.Context,
@@ -44,6 +46,8 @@ def validate(
     task_file: str | None,
     dry_run: bool,
     split: bool,
+    junit: Path | None,
+    markdown: Path | None,
 ) -> None:
     """Run the artifacts of RUN on devices, compare them with the program they were made from, and decide.
 
@@ -62,6 +66,7 @@ def validate(
     task = load_task(task_file) if task_file else None
     with terminal.working(folder) as progress:
         report = pipeline.validate(run, task, devices=devices, split=split, progress=progress)
+    write_summaries(report, terminal, junit=junit, markdown=markdown)
     _show(terminal, folder, report)
     ctx.exit(ExitCode.OK if report.verdict == "SHIP" else ExitCode.GATE_MISSED)
 
