@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from coreml_cases import Array, Draw, Example, both_of, conforms, floats, one_of, wide
+from coreml_cases import Array, Draw, Example, both_of, conforms, floats, integers, one_of, wide
 from hypothesis import strategies as st
 
 
@@ -59,6 +59,21 @@ def conv(draw: Draw, op: str, opset: str) -> Example:
         constants["bias"] = bias
         expected = expected + wide(bias).reshape(-1, *[1] * rank)
     return Example(inputs=inputs, constants=constants, expected=expected, atol=1e-5)
+
+
+@conforms("conv_quantized")
+def conv_quantized(draw: Draw, op: str) -> Example:
+    """Weights of eight bits; its arguments of that name are those of the whole tensor, or of each output channel."""
+    x = floats(draw, (1, 3, draw(st.integers(3, 6)), 4), -1, 1)
+    stored = integers(draw, (4, 3, 2, 2), 0, 255, dtype="uint8")
+    count = (4,) if draw(st.booleans()) else ()
+    scale, shift = (np.asarray(floats(draw, count, low, 0.01, dtype=str(x.dtype))) for low in (0.001, -0.5))
+    spread = (-1, 1, 1, 1) if count else ()
+    weight = stored * wide(scale).reshape(spread) + wide(shift).reshape(spread)
+    expected = direct(wide(x), weight, [(0, 0)] * 2, [1, 1], [1, 1], 1)
+    parts = [part if count else part[()] for part in (scale, shift)]
+    constants = {"weight": stored, "quantization_type": "linear", "quant_scale": parts[0], "quant_bias": parts[1]}
+    return Example(inputs={"x": x}, constants=constants, expected=expected, rtol=1e-4, atol=1e-4)
 
 
 @conforms("conv_transpose")

@@ -1,0 +1,89 @@
+"""coremltools' own tests of its operations, with the Core ML reference executor in Core ML's place.
+
+::
+
+    python benchmarks/coreml_own_tests.py            # about ten minutes
+    python benchmarks/coreml_own_tests.py --cases 1  # one case of each test, written to a -quick file
+
+The tests come with the installed coremltools. On macOS each builds a model, predicts, and compares with numpy, torch,
+TensorFlow, or values that Core ML once computed; elsewhere it stops after building. Here ``predict`` is the reference executor's
+(``benchmarks/lab/coreml_predictions.py``). ML programs in float32; what a test's authors mark as failing is counted apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from lab.results import write_results
+
+LAB = Path(__file__).resolve().parent / "lab"
+PACKAGES = ("edgekit", "torch", "coremltools", "tensorflow-cpu", "numpy")
+REASONS = {
+    "the values are float16, the test compares them more finely than float16 has steps": r"(?s)float16.*Not equal to tolerance",
+    "the model is of the kind used before iOS 15 (neuralnetwork), which is refused": r"neuralNetwork",
+    "the test wants an index out of range refused or accepted as one version of macOS did": r"test_ios17_invalid_indices",
+}
+"""Why a test fails here -> what its name and message look like."""
+
+
+def folder() -> Path:
+    """Where the installed coremltools keeps the tests of its operations."""
+    spec = importlib.util.find_spec("coremltools")
+    if spec is None or not spec.submodule_search_locations:
+        sys.exit("coremltools is not installed: pip install 'edgekit[coreml]'")
+    return Path(spec.submodule_search_locations[0]) / "converters" / "mil" / "mil" / "ops" / "tests"
+
+
+def run(cases: int) -> dict[str, list[str]]:
+    """Test -> outcome and the end of its message."""
+    with tempfile.TemporaryDirectory() as scratch:
+        answer = Path(scratch) / "answer.json"
+        environment = os.environ | {
+            "PYMIL_TEST_TARGETS": "mlprogram", "INCLUDE_MIL_FP32_UNIT_TESTS": "1", "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(LAB), "EDGEKIT_CASES": str(cases), "EDGEKIT_ANSWER": str(answer),
+        }  # fmt: skip
+        options = ["-q", "-p", "coreml_predictions", "-p", "no:cacheprovider", "-c", os.devnull, "-W", "ignore", "--tb=line"]
+        command = [sys.executable, "-m", "pytest", *options, "--rootdir", scratch, str(folder())]
+        subprocess.run(command, env=environment, cwd=scratch, check=False)
+        found: dict[str, list[str]] = json.loads(answer.read_text(encoding="utf-8"))
+    return found
+
+
+def reason(test: str, message: str) -> str:
+    """Why a test fails, as far as it is known."""
+    text = f"{test}\n{message}"
+    return next((words for words, pattern in REASONS.items() if re.search(pattern, text)), "not known")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cases", type=int, default=6, help="most cases of one test function")
+    arguments = parser.parse_args()
+    found = run(arguments.cases)
+    counts = Counter(outcome for outcome, _ in found.values())
+    failed = {test: message for test, (outcome, message) in found.items() if outcome == "failed"}
+    row = {
+        "run": counts["passed"] + counts["failed"],
+        "passed": counts["passed"],
+        "failed": counts["failed"],
+        "expected_failures": counts["xfailed"] + counts["xpassed"],
+        "skipped": counts["skipped"],
+        "reasons": dict(Counter(reason(*item) for item in failed.items()).most_common()),
+        "failures": [f"{test[:300]}: {reason(test, message)}" for test, message in failed.items()],
+    }
+    settings = {"cases": arguments.cases, "precision": "float32", "semantics": "reference semantics, not the Neural Engine"}
+    quick = arguments.cases < 6
+    print(write_results("coreml_own_tests", [row], settings=settings, packages=PACKAGES, quick=quick))
+
+
+if __name__ == "__main__":
+    main()
