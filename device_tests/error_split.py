@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgekit.runtimes.exact.graph import Operation
     from edgekit.runtimes.exact.replay import ExactReplay
 
-__all__ = ["split_all", "split_apart"]
+__all__ = ["kernel_spreads", "split_all", "split_apart", "split_layers"]
 
 _SAMPLES = 3
 _INTEGERS = {"int8", "uint8", "int16"}
@@ -107,11 +107,11 @@ def split_in_worker(*, run: str, folder: str, sample_count: int) -> dict[str, An
     shipped = executors[0]
     if shipped.name not in answers:
         raise UsageError(f"{artifact.label} cannot be split: {next(iter(notes), shipped.name + ' gave no answer')}")
-    rows = _Rows(artifact, compressed.contract, layers, answers[shipped.name], shipped)
+    rows, operators = split_layers(artifact, compressed.contract, layers, answers[shipped.name], shipped)
     split = ErrorSplit(
         run=run, target=artifact.target, label=artifact.label, executor=shipped.name, rules=shipped.rules,
         simulation=_SIMULATED if shipped.rules else _SIMULATED_COREML, sample_count=len(next(iter(inputs.values()))),
-        layers=tuple(rows.all()), spreads=tuple(_spreads(compressed.contract, answers, rows.operators)), notes=tuple(notes),
+        layers=rows, spreads=tuple(kernel_spreads(compressed.contract, answers, operators)), notes=tuple(notes),
     )  # fmt: skip
     return split.model_dump(mode="json")
 
@@ -140,6 +140,29 @@ def _answers(
         except EdgekitError as reason:
             notes.append(f"{executor.name} could not replay {own.label}: {reason}")
     return found, notes
+
+
+def split_layers(
+    artifact: Artifact,
+    contract: QuantizationContract,
+    layers: Mapping[str, ProgramLayer],
+    answers: Mapping[str, Array],
+    executor: Executor,
+) -> tuple[tuple[LayerSplit, ...], Mapping[str, Operation]]:
+    """Split the error of an artifact's layers in one executor.
+
+    Args:
+        artifact: An int8 artifact.
+        contract: The contract it was made from.
+        layers: What the program computes; see :func:`~edgekit.device_tests.split_program.program_layers`.
+        answers: Activation entry -> the executor's integers ``[S, *shape]`` on the contract's grid.
+        executor: What gave them.
+
+    Returns:
+        Rows in program order; and entry -> the file's operation that rounds it, where exact kernels can read the file.
+    """
+    rows = _Rows(artifact, contract, layers, answers, executor)
+    return tuple(rows.all()), rows.operators
 
 
 class _Rows:
@@ -235,10 +258,16 @@ def _rule(rules: str, operators: Mapping[str, Operation], name: str) -> str:
     return describe(RULES[rules], operators[name]) if rules and name in operators else ""
 
 
-def _spreads(
+def kernel_spreads(
     contract: QuantizationContract, answers: Mapping[str, Mapping[str, Array]], operators: Mapping[str, Operation]
 ) -> Iterator[KernelSpread]:
-    """Every pair of executors, layer by layer on the contract's grid."""
+    """Every pair of executors, layer by layer on the contract's grid.
+
+    Args:
+        contract: The contract.
+        answers: Executor -> activation entry -> its integers.
+        operators: Entry -> the operation that rounds it, for the words.
+    """
     rules = {executor.name: executor.rules for executor in EXECUTORS}
     for (first, one), (second, other) in itertools.combinations(answers.items(), 2):
         rows, size, equal = list[KernelDifference](), 0, 0
