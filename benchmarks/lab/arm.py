@@ -19,7 +19,7 @@ import numpy as np
 from edgekit.core.errors import DeviceError, UsageError
 from lab.exactness import Floats
 
-__all__ = ["CORES", "WHEELS", "emulator_version", "make_root", "run_on_arm"]
+__all__ = ["CORES", "WHEELS", "emulator_version", "launcher", "library_on_arm", "make_root", "run_on_arm"]
 
 CORES = {"cortex-a53": 0xD03, "cortex-a72": 0xD08, "cortex-a76": 0xD0B}
 """Core -> part number, as Arm assigned it; runtimes choose kernels by it."""
@@ -61,18 +61,30 @@ def make_root(root: Path) -> None:
     subprocess.run([*pip, *platforms, "--target", str(root / _SITE), *versions], check=True)
 
 
+def launcher(root: Path, core: str) -> list[str]:
+    """What stands before an aarch64 program to run it on an emulated core; the core's ``/proc/cpuinfo`` is put in place."""
+    _describe_processor(root, core)
+    return [_QEMU, "-cpu", core, "-L", str(root)]
+
+
+def library_on_arm(root: Path, target: str) -> Path:
+    """The aarch64 library of a runtime: ``"tflite"`` or ``"onnx"``."""
+    site = root / _SITE
+    return site / "ai_edge_litert/libLiteRt.so" if target == "tflite" else next(site.glob("onnxruntime/capi/libonnxruntime.so.*"))
+
+
 def run_on_arm(root: Path, core: str, *, target: str, model: Path, inputs: Floats, limit_s: float) -> Floats:
     """Answers ``[M, ...]`` of a file on an emulated core, for as many inputs as the time allows.
 
     Raises:
         DeviceError: The emulated process failed.
     """
-    _describe_processor(root, core)
+    start = launcher(root, core)
     with tempfile.TemporaryDirectory() as temporary:
         given, found = Path(temporary) / "inputs.npy", Path(temporary) / "outputs.npy"
         np.save(given, inputs)
         script = Path(__file__).with_name("arm_answers.py")
-        words = [_QEMU, "-cpu", core, "-L", str(root), str(root / "usr/bin/python3.11"), str(script), target]
+        words = [*start, str(root / "usr/bin/python3.11"), str(script), target]
         environment = {**os.environ, "PYTHONPATH": str(root / _SITE), "PYTHONHOME": str(root / "usr"), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [*words, str(model), str(given), str(found), str(limit_s)],
