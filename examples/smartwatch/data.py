@@ -79,6 +79,12 @@ def evaluation(batch_size: int = 64) -> Iterator[tuple[NDArray[np.float32], NDAr
         yield signals[start : start + batch_size], classes[start : start + batch_size]
 
 
+def evaluation_people(*_evaluation: object) -> NDArray[np.int64]:
+    """Who each of :func:`evaluation`'s windows is from, ``[N]``."""
+    _, _, subjects = load_windows()
+    return subjects[np.isin(subjects, HELD_OUT_SUBJECTS)]
+
+
 def calibration(count: int = 256, batch_size: int = 32) -> Iterator[NDArray[np.float32]]:
     """Batches of ``count`` windows spread evenly over the training people's recordings."""
     signals, _ = training_set()

@@ -31,6 +31,7 @@ task = edgekit.Task(
     example_inputs=np.zeros((1, 6, data.WINDOW), np.float32),
     calibration=data.calibration,
     evaluation=data.evaluation,
+    slices={"person": data.evaluation_people},
     training=training.training,
     validation=training.validation,
     loss=nn.CrossEntropyLoss(label_smoothing=0.1),
