@@ -18,6 +18,7 @@ from torch import Tensor
 from edgekit.core.errors import ContractError, DataError, EdgekitError, IntegrityError, UnsupportedOpError
 from edgekit.runtimes.coreml.features import as_variable
 from edgekit.runtimes.coreml.ops.state import StateCell
+from edgekit.runtimes.coreml.ops.table import FAILURES
 
 if TYPE_CHECKING:
     from edgekit.runtimes.coreml import program as mil
@@ -84,7 +85,7 @@ class Plan:
             yield
         except EdgekitError:
             raise
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as reason:
+        except FAILURES as reason:
             operation = self.steps[position()].operation
             kind = DataError if isinstance(reason, IndexError) else IntegrityError
             raise kind(f"Operation '{operation.name}' ({operation.type}) cannot run: {reason}") from reason

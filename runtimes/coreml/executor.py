@@ -33,7 +33,7 @@ from edgekit.runtimes.coreml.executable import (
 from edgekit.runtimes.coreml.late import LateKernel
 from edgekit.runtimes.coreml.ops.elementwise import torch_dtype
 from edgekit.runtimes.coreml.ops.library import builder
-from edgekit.runtimes.coreml.ops.table import Call, Kernel, RunTimeValueError
+from edgekit.runtimes.coreml.ops.table import FAILURES, Call, Kernel, RunTimeValueError
 
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
@@ -161,7 +161,7 @@ class ProgramCompiler:
             function, sources = self._kernel(call, scope)
             function = self._rounding(call, function)
         if operation.type.startswith("constexpr_"):
-            self._fold(call, scope, function(*[self._initial[source] for source in sources]))
+            self._fold(call, scope, _decode(call, function, [self._initial[source] for source in sources]))
             return None
         targets = tuple(self._define(scope, output.name) for output in operation.outputs)
         return Step(function, sources, targets, (), operation)
@@ -177,8 +177,6 @@ class ProgramCompiler:
             return late, tuple(self._slot(call, "", name, scope) for name in late.variables)
         arguments = [(argument, bound) for argument in kernel.arguments for bound in self._bound(call, argument)]
         sources = tuple(ABSENT_SLOT if b is None else self._slot(call, argument, b, scope) for argument, b in arguments)
-        if call.operation.type.startswith("constexpr_"):
-            return functools.partial(_decode, call, kernel.function), sources
         return kernel.function, sources
 
     def _bound(self, call: Call, argument: str) -> tuple[str | mil.Literal | None, ...]:
@@ -214,6 +212,8 @@ class ProgramCompiler:
         outputs = call.outputs
         for output, value in zip(outputs, values if isinstance(values, tuple) else (values,), strict=True):
             declared = tuple(size for size in output.shape if size is not None)
+            if not isinstance(value, Tensor):
+                raise IntegrityError(f"{call}: there is nothing to decode; its data is missing.")
             if tuple(value.shape) != declared:
                 raise IntegrityError(f"{call}: decodes to shape {list(value.shape)}, but {list(declared)} is declared.")
             self._initial[self._define(scope, output.name)] = value
@@ -252,6 +252,8 @@ class ProgramCompiler:
         inputs = tuple(self._define(inner, variable.name) for variable in block.inputs)
         steps = [step for operation in block.operations if (step := self._add(operation, inner)) is not None]
         outputs = tuple(self._result(inner, name, f"{call}: a nested block") for name in block.outputs)
+        if given == len(call.outputs) and not (call.operation.type == "while_loop" and block is call.operation.blocks[0]):
+            _check_types(call, block, inner)
         constants = self._constant_slots()
         read = {source for step in steps for source in step.sources} | set(outputs)
         outer = (before | set(scope.slots.values())) - constants
@@ -289,12 +291,23 @@ class ProgramCompiler:
         return lambda *arguments: tuple(_rounded(part) for part in function(*arguments))
 
     def _rounding_what_is_stored(self, call: Call, function: Callable[..., Any]) -> Callable[..., Any]:
-        store, value = (call.operation.inputs.get(argument, ("",))[0] for argument in _STORES[call.operation.type])
+        store, value = ((call.operation.inputs.get(argument) or ("",))[0] for argument in _STORES[call.operation.type])
         declared, rounded = call.variables.get(str(store)), _ROUNDED[self._precision]
         known = call.variables.get(str(value))
         if declared is None or declared.dtype not in rounded or (known is not None and known.dtype in rounded):
             return function  # the value was rounded when it was computed
         return lambda *arguments: function(*arguments[:-1], _rounded(arguments[-1]))
+
+
+def _check_types(call: Call, block: mil.Block, scope: _Scope) -> None:
+    """What a block hands back has the types its operation declares: where a value is rounded depends on them."""
+    for name, declared in zip(block.outputs, call.outputs, strict=True):
+        found = scope.variables.get(name)
+        if found is not None and (found.dtype, found.kind) != (declared.dtype, declared.kind):
+            raise IntegrityError(
+                f"{call}: a nested block returns '{name}', a {found.dtype} {found.kind}; declared is a {declared.dtype}"
+                f" {declared.kind}."
+            )
 
 
 def _build(call: Call) -> Kernel:
@@ -303,14 +316,14 @@ def _build(call: Call) -> Kernel:
         return build(call)
     except EdgekitError:
         raise
-    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as reason:
+    except FAILURES as reason:
         raise IntegrityError(f"{call}: its arguments do not fit the operation ({type(reason).__name__}: {reason}).") from reason
 
 
-def _decode(call: Call, function: Callable[..., Any], *arguments: Tensor | None) -> Any:
+def _decode(call: Call, function: Callable[..., Any], arguments: list[Tensor | None]) -> Any:
     try:
         return function(*arguments)
-    except (RuntimeError, ValueError, IndexError, TypeError) as reason:
+    except FAILURES as reason:
         raise IntegrityError(f"{call}: its data cannot be decoded ({reason}).") from reason
 
 

@@ -28,10 +28,14 @@ if TYPE_CHECKING:
     from edgekit.core.tensors import Array
     from edgekit.runtimes.coreml.program import Value
 
-__all__ = ["FRAME", "Builder", "Call", "Kernel", "RunTimeValueError", "builder", "register", "supported"]
+__all__ = ["FAILURES", "FRAME", "Builder", "Call", "Kernel", "RunTimeValueError", "builder", "register", "supported"]
 
 FRAME = ("classify", "cond", "const", "while_loop")
 """Operations without a builder: constants and class names are read with the package, blocks are compiled with the program."""
+
+
+FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError)
+"""What torch, numpy and Python raise where a program asks for what cannot be done."""
 
 
 class RunTimeValueError(UnsupportedOpError):
