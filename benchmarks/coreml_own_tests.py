@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/coreml_own_tests.py            # about ten minutes
+    python benchmarks/coreml_own_tests.py            # five minutes
     python benchmarks/coreml_own_tests.py --cases 1  # one case of each test, written to a -quick file
 
 The tests come with the installed coremltools. On macOS each builds a model, predicts, and compares with numpy, torch,
@@ -27,10 +27,13 @@ from lab.results import write_results
 
 LAB = Path(__file__).resolve().parent / "lab"
 PACKAGES = ("edgekit", "torch", "coremltools", "tensorflow-cpu", "numpy")
+DEFAULT_CASES = 3
 REASONS = {
     "the values are float16, the test compares them more finely than float16 has steps": r"(?s)float16.*Not equal to tolerance",
     "the model is of the kind used before iOS 15 (neuralnetwork), which is refused": r"neuralNetwork",
-    "the test wants an index out of range refused or accepted as one version of macOS did": r"test_ios17_invalid_indices",
+    "an index out of range is refused with another exception than Core ML's, or where one version of macOS takes it": r"invalid_indices",
+    "the test counts conversions of a package whose inner type is float16": r"assert 0 == 2",
+    "values of a tensor of three axes taken as [C, H, W]; the documentation says [N, C, D]": r"LocalResponseNorm.*smoke",
 }
 """Why a test fails here -> what its name and message look like."""
 
@@ -66,7 +69,7 @@ def reason(test: str, message: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", type=int, default=6, help="most cases of one test function")
+    parser.add_argument("--cases", type=int, default=DEFAULT_CASES, help="most cases of one test function")
     arguments = parser.parse_args()
     found = run(arguments.cases)
     counts = Counter(outcome for outcome, _ in found.values())
@@ -81,7 +84,7 @@ def main() -> None:
         "failures": [f"{test[:300]}: {reason(test, message)}" for test, message in failed.items()],
     }
     settings = {"cases": arguments.cases, "precision": "float32", "semantics": "reference semantics, not the Neural Engine"}
-    quick = arguments.cases < 6
+    quick = arguments.cases < DEFAULT_CASES
     print(write_results("coreml_own_tests", [row], settings=settings, packages=PACKAGES, quick=quick))
 
 

@@ -9,17 +9,21 @@
 For each net a float32, a float16 and an int8 package: which operations it holds, and how far its answers are from the program's
 on inputs that neither tracing nor calibration saw. float16 is rounded after each operation where the package declares it. Of the
 int8 package each quantized layer is also run alone on the program's own integers: ``layer_steps`` is the largest difference of a
-layer's output, in steps of its grid, ``exact_share`` the share of values without any.
+layer's output, in steps of its grid, ``exact_share`` the share of values without any. The examples' nets are done likewise, on
+their golden inputs (``python examples/assets.py --all`` fetches what they are made of), and Basic Pitch's published package.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
+import importlib
 import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,15 @@ from zoo.judge import compare
 from zoo.programs import load_answers, make_program
 from zoo.roads import import_framework
 
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+sys.path.append(str(EXAMPLES))
+import assets  # noqa: E402
+
+EXAMPLE_NAMES = ("bilstm", "fashion", "minilm", "mobilenet", "residual", "resnet18", "sentiment", "smartwatch")
+SAMPLES = 3
+Answers = dict[str, np.ndarray]
+Made = tuple[Any, Answers, Answers]
+"""A compressed program, inputs and right answers ``[S, *shape]`` by name."""
 WORK = Path(tempfile.gettempdir()) / "edgekit-coreml-packages"
 PACKAGES = ("edgekit", "torch", "coremltools", "numpy")
 PRECISIONS = ("float32", "float16", "int8")
@@ -41,39 +54,88 @@ TIMEOUT_S, MEMORY_BYTES = 300.0, 6 * 2**30
 
 
 def measure(net: Architecture) -> dict[str, Any]:
-    """The rows of one net, by precision."""
-    found: dict[str, Any] = {}
+    """The rows of one net of the zoo, by precision."""
+    from edgekit.core.compressed import Compressed
+
     with tempfile.TemporaryDirectory(prefix="packages-") as scratch:
         place = Path(scratch)
-        for base, kinds in (("float", ("float32", "float16")), ("int8", ("int8",))):
-            for kind in kinds:
-                try:
-                    if kind != "float16":
-                        make_program(net, place, base)
-                    found[kind] = one(place, base, kind)
-                except Exception as reason:
-                    found[kind] = {"refused": f"{type(reason).__name__}: {str(reason).splitlines()[0][:300]}"}
+
+        def program(base: str) -> Made:
+            make_program(net, place, base)
+            return Compressed.load(place / base), *load_answers(place, base)
+
+        return rows_of(program, place)
+
+
+def measure_example(name: str) -> dict[str, Any]:
+    """The rows of one example, by precision, on its golden inputs."""
+    import edgekit
+
+    sys.path.insert(0, str(EXAMPLES / name))
+    task = importlib.import_module("task").task
+
+    def program(base: str) -> Made:
+        compressed = edgekit.compress(task, recipe="none" if base == "float" else "int8", measure=False)
+        return compressed, dict(compressed.golden.inputs), dict(compressed.golden.outputs)
+
+    with tempfile.TemporaryDirectory(prefix="packages-") as scratch:
+        return rows_of(program, Path(scratch))
+
+
+def measure_shipped() -> dict[str, Any]:
+    """Basic Pitch as its authors ship it, beside their ONNX file of the same net in ONNX Runtime."""
+    from edgekit import registry
+    from edgekit.runtimes.coreml.package import read_package
+
+    folder, draw = assets.find("basic-pitch"), np.random.default_rng(0)
+    ours = registry.runtime("coreml-reference").load(folder / "nmp.mlpackage")
+    theirs = registry.runtime("onnxruntime").load(folder / "nmp.onnx")
+    off, most = 0.0, 0.0
+    for _ in range(SAMPLES):
+        sound = (0.1 * draw.standard_normal(theirs.inputs[0].shape)).astype(np.float32)
+        answers = ours.run({ours.inputs[0].name: sound.reshape(ours.inputs[0].shape)})
+        rights = theirs.run({theirs.inputs[0].name: sound})
+        for answer, right in zip(sorted_by_sum(answers), sorted_by_sum(rights), strict=True):
+            off, most = max(off, float(np.abs(answer.ravel() - right.ravel()).max())), max(most, float(np.abs(right).max()))
+    found = sorted(operations(read_package(folder / "nmp.mlpackage").operations))
+    return {"as shipped": {"relative_error": off / most, "finite": True, "operations": found}}
+
+
+def sorted_by_sum(answers: dict[str, Any]) -> list[Any]:
+    """Outputs in an order both files share: their names do not tell which is which."""
+    return sorted(answers.values(), key=lambda array: (array.size, float(array.sum())))
+
+
+def rows_of(program: Callable[[str], Made], place: Path) -> dict[str, Any]:
+    """A float32, a float16 and an int8 package of what ``program`` gives, each run and compared."""
+    found: dict[str, Any] = {}
+    for base, kinds in (("float", ("float32", "float16")), ("int8", ("int8",))):
+        made: Made | None = None
+        for kind in kinds:
+            try:
+                made = made or program(base)
+                found[kind] = one(*made, output=place / kind, kind=kind)
+            except Exception as reason:
+                found[kind] = {"refused": f"{type(reason).__name__}: {(str(reason).splitlines() or [''])[0][:300]}"}
     return found
 
 
-def one(place: Path, base: str, kind: str) -> dict[str, Any]:
-    """Convert one stored program, run the package, compare."""
+def one(compressed: Any, inputs: Answers, expected: Answers, *, output: Path, kind: str) -> dict[str, Any]:
+    """Convert one program, run the package, compare."""
     from edgekit.converters.coreml import CONVERTER
     from edgekit.core.artifact import ExportOptions
-    from edgekit.core.compressed import Compressed
     from edgekit.runtimes.coreml.package import read_package
     from edgekit.runtimes.coreml.reference import RUNTIME
 
-    compressed, output = Compressed.load(place / base), place / kind
-    precision = "float16" if kind == "float16" else "float32"
-    artifact = CONVERTER.convert(compressed, output=output, options=ExportOptions(compute_precision=precision))
-    session, (inputs, expected) = RUNTIME.load(artifact.path), load_answers(place, base)
+    options = ExportOptions(compute_precision="float16" if kind == "float16" else "float32")
+    artifact = CONVERTER.convert(compressed, output=output, options=options)
+    session = RUNTIME.load(artifact.path)
     rows = [
         session.run({spec.name: inputs[spec.name][at].astype(spec.dtype, copy=False) for spec in session.inputs})
         for at in range(len(next(iter(inputs.values()))))
     ]
     answers = {name: np.stack([row[name].reshape(right.shape[1:]) for row in rows]) for name, right in expected.items()}
-    result = compare(answers, expected, is_float=base == "float")
+    result = compare(answers, expected, is_float=kind != "int8")
     row = {name: result[name] for name in ("relative_error", "snr_db", "equal_share")}
     row["finite"] = all(bool(np.isfinite(answer).all()) for answer in answers.values() if answer.dtype.kind == "f")
     row["operations"] = sorted(operations(read_package(artifact.path).operations))
@@ -113,26 +175,29 @@ def steps(compressed: Any, artifact: Any, inputs: dict[str, Any]) -> dict[str, A
     return {"layer_count": len(apart), "layer_steps": int(values.max()), "exact_share": float((values == 0).mean())}
 
 
-def run_all(nets: list[Architecture], work: Path) -> None:
+def jobs(only: list[str] | None) -> dict[str, tuple[str, Callable[[], dict[str, Any]]]]:
+    """Name -> family, and what is to be done."""
+    found = {name: (net.family, functools.partial(measure, net)) for name, net in architectures(*FAMILIES).items()}
+    found |= {f"example {name}": ("examples", functools.partial(measure_example, name)) for name in EXAMPLE_NAMES}
+    found["Basic Pitch"] = ("published", measure_shipped)
+    return {name: job for name, job in found.items() if not only or name in only}
+
+
+def run_all(todo: dict[str, tuple[str, Callable[[], dict[str, Any]]]], work: Path) -> None:
     """One child process a net."""
-    import_framework("coreml", with_transformers=any(net.family in {"text", "audio"} for net in nets))
+    import_framework("coreml", with_transformers=any(family in {"text", "audio"} for family, _ in todo.values()))
     gc.freeze()
     done = read(work)
     with (work / "cells.jsonl").open("a", encoding="utf-8") as stream:
-        for net in nets:
-            if net.name in done:
+        for name, (family, job) in todo.items():
+            if name in done:
                 continue
-            ended = call_forked(
-                lambda net=net: measure(net),
-                timeout_s=TIMEOUT_S,
-                memory_bytes=MEMORY_BYTES,
-                log=work / "logs" / f"{net.name}.txt",
-            )
+            ended = call_forked(job, timeout_s=TIMEOUT_S, memory_bytes=MEMORY_BYTES, log=work / "logs" / f"{name}.txt")
             rows = ended.get("value") or {kind: {"refused": ended["error"]} for kind in PRECISIONS}
-            stream.write(json.dumps({"architecture": net.name, "family": net.family, "rows": rows}) + "\n")
+            stream.write(json.dumps({"architecture": name, "family": family, "rows": rows}) + "\n")
             stream.flush()
             words = [f"{kind} {rows[kind].get('refused', rows[kind].get('relative_error'))}"[:90] for kind in rows]
-            print(f"{net.name:28} {ended['seconds']:5.1f} s  {'  '.join(words)}", flush=True)
+            print(f"{name:28} {ended['seconds']:5.1f} s  {'  '.join(words)}", flush=True)
 
 
 def read(work: Path) -> dict[str, dict[str, Any]]:
@@ -148,19 +213,18 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK, help="folder of cells and logs")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    known = architectures(*FAMILIES)
-    nets = [net for name, net in known.items() if not arguments.only or name in arguments.only]
+    todo = jobs(arguments.only)
     if not arguments.table:
-        run_all(nets, arguments.work)
+        run_all(todo, arguments.work)
     if arguments.only:
         return
-    cells = [cell for name, cell in read(arguments.work).items() if name in known]
+    cells = [cell for name, cell in read(arguments.work).items() if name in todo]
     rows = [
         {"architecture": cell["architecture"], "family": cell["family"], "package": kind, **row}
         for cell in cells
         for kind, row in cell["rows"].items()
     ]
-    settings = {"samples": 3, "semantics": "reference semantics, not the Neural Engine", "architectures": len(cells)}
+    settings = {"samples": SAMPLES, "semantics": "reference semantics, not the Neural Engine", "nets": len(cells)}
     print(write_results("coreml_packages", rows, settings=settings, packages=PACKAGES, quick=False))
 
 

@@ -116,14 +116,16 @@ def scatter_along_axis(call: Call) -> Kernel:
 
 @register("scatter")
 def scatter(call: Call) -> Kernel:
-    """A copy of ``data`` with slices along ``axis`` replaced by, or combined with, ``updates``."""
+    """A copy of ``data`` with slices along ``axis`` replaced by, or combined with, ``updates``; indices of any shape."""
     combine, axis = _combination(call), call.integer("axis", 0)
 
     def run(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
         where = _positive(_checked(call, indices, data.shape[axis : axis + 1 or None]), data.shape[axis]).reshape(-1)
-        shape = [1] * updates.dim()
-        shape[axis] = -1
-        return combine(data, axis, where.reshape(shape).expand_as(updates), updates)
+        place = axis % data.dim()
+        rows = updates.reshape(*data.shape[:place], where.numel(), *data.shape[place + 1 :])
+        shape = [1] * data.dim()
+        shape[place] = -1
+        return combine(data, place, where.reshape(shape).expand_as(rows), rows)
 
     return Kernel(run, "data", "indices", "updates")
 

@@ -58,19 +58,7 @@ def l2_norm(call: Call) -> Kernel:
 
 @register("local_response_norm")
 def local_response_norm(call: Call) -> Kernel:
-    """``x / (k + alpha / size * sum of squares over neighbouring channels) ** beta``.
-
-    The neighbours are ``(size - 1) // 2`` channels on either side: with an even size one channel fewer than torch takes, as the
-    values in coremltools' own tests have it.
-    """
+    """``x / (k + alpha / size * sum of squares over size neighbouring channels) ** beta``; channels on axis 1."""
     size, alpha = call.integer("size"), call.number("alpha", 1e-4)
     beta, k = call.number("beta", 0.75), call.number("k", 1.0)
-    reach = (size - 1) // 2
-
-    def run(x: Tensor) -> Tensor:
-        squares = (x * x).flatten(2).transpose(1, 2)  # channels last: the axis to pool over
-        window = 2 * reach + 1
-        sums = functional.avg_pool1d(squares, window, 1, reach, count_include_pad=True) * window
-        return x / (k + alpha / size * sums.transpose(1, 2).reshape(x.shape)).pow(beta)
-
-    return Kernel(run, "x")
+    return Kernel(lambda x: functional.local_response_norm(x, size, alpha, beta, k), "x")

@@ -44,13 +44,16 @@ def sample(x: Tensor, rows: Tensor, columns: Tensor, *, border: str, fill: float
         columns: Fractional columns ``[B, *D]``.
         border: What lies outside: ``"constant"``, ``"border"``, ``"reflection"`` or ``"symmetric"``.
         fill: Value outside for ``"constant"``.
-        nearest: Take the nearest pixel (the even one of two) instead of weighting four.
+        nearest: Take the nearest pixel (the even one of two) instead of weighting four; a position outside is mirrored or
+            limited first, as coremltools' own tests have it.
 
     Returns:
         ``[B, C, *D]``.
     """
     if nearest:
-        return _pixels(x, rows.round().long(), columns.round().long(), border, fill)
+        height, width = x.shape[-2:]
+        places = (_folded(rows, height, border).round().long(), _folded(columns, width, border).round().long())
+        return _pixels(x, *places, border, fill)
     top, left = rows.floor(), columns.floor()
     down, right = (rows - top).unsqueeze(1), (columns - left).unsqueeze(1)
     first_row, first_column = top.long(), left.long()
@@ -69,6 +72,19 @@ def _pixels(x: Tensor, rows: Tensor, columns: Tensor, border: str, fill: float) 
     flat = (fold(rows, height) * width + fold(columns, width)).flatten(1)
     picked = torch.gather(x.flatten(2), 2, flat.unsqueeze(1).expand(-1, x.shape[1], -1)).reshape(*x.shape[:2], *rows.shape[1:])
     return picked if border != "constant" else torch.where(inside.unsqueeze(1), picked, fill)
+
+
+def _folded(at: Tensor, size: int, border: str) -> Tensor:
+    """A fractional position brought inside as the border says; one in a constant border stays outside."""
+    if border == "constant":
+        return at
+    if border == "symmetric":  # mirrored at the edges, half a pixel beyond the centres
+        turned = torch.remainder(at + 0.5, 2 * size)
+        at = torch.minimum(turned, 2 * size - turned) - 0.5
+    elif border == "reflection":
+        turned = torch.remainder(at, max(1, 2 * (size - 1)))
+        at = torch.minimum(turned, 2 * (size - 1) - turned)
+    return at.clamp(0, size - 1)
 
 
 def _clamp(at: Tensor, size: int) -> Tensor:

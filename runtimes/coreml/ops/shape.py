@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgekit.core.errors import IntegrityError, UnsupportedOpError
+from edgekit.core.errors import IntegrityError
 from edgekit.runtimes.coreml.ops.padding import torch_order
 from edgekit.runtimes.coreml.ops.table import Call, Kernel, register
 
@@ -163,36 +163,56 @@ def slicer(call: Call) -> tuple[slice | int, ...]:
     """The index that ``begin``, ``end``, ``stride`` and the masks of an operation amount to.
 
     Raises:
-        UnsupportedOpError: A bound is only known at run time, or a stride is negative.
+        IntegrityError: A stride is 0.
     """
     begin, end = call.integers("begin"), call.integers("end")
     rank = len(begin)
     stride, no = call.integers("stride", (1,) * rank), (False,) * rank
     begin_mask, end_mask, squeeze = call.flags("begin_mask", no), call.flags("end_mask", no), call.flags("squeeze_mask", no)
-    if any(step < 1 for step in stride):
-        raise UnsupportedOpError(f"{call}: stride {stride} is not positive; use 'reverse' for the axes that run backwards.")
+    if 0 in stride:
+        raise IntegrityError(f"{call}: stride {stride} holds a 0.")
     return tuple(
         first if single else slice(None if no_begin else first, None if no_end else last, step)
         for first, last, step, no_begin, no_end, single in zip(begin, end, stride, begin_mask, end_mask, squeeze, strict=True)
     )
 
 
+def _backward(index: Sequence[slice | int]) -> list[int]:
+    """Axes a slice walks backwards, which torch's indexing does not know."""
+    return [axis for axis, part in enumerate(index) if isinstance(part, slice) and part.step < 0]
+
+
+def _forward(index: Sequence[slice | int], shape: Sequence[int]) -> tuple[slice | int, ...]:
+    """The same positions of a tensor whose backward axes have been reversed."""
+    found = list(index)
+    for axis in _backward(index):
+        size, part = shape[axis], index[axis]
+        places = range(*part.indices(size)) if isinstance(part, slice) else range(0)
+        first = size - 1 - places[0] if len(places) else 0
+        found[axis] = slice(first, first - len(places) * places.step, -places.step)
+    return tuple(found)
+
+
 @register("slice_by_index")
 def slice_by_index(call: Call) -> Kernel:
-    """``x[begin:end:stride]`` on each axis, with masks for open ends and single positions."""
+    """``x[begin:end:stride]`` on each axis, forwards or backwards, with masks for open ends and single positions."""
     index = slicer(call)
-    return Kernel(lambda x: x[index], "x")
+    axes = _backward(index)
+    if not axes:
+        return Kernel(lambda x: x[index], "x")
+    return Kernel(lambda x: torch.flip(x, axes)[_forward(index, x.shape)], "x")
 
 
 @register("slice_update")
 def slice_update(call: Call) -> Kernel:
     """A copy of ``x`` whose slice is replaced by ``update``."""
     index = slicer(call)
+    axes = _backward(index)
 
     def run(x: Tensor, update: Tensor) -> Tensor:
-        result = x.clone()
-        result[index] = update
-        return result
+        result = torch.flip(x, axes) if axes else x.clone()
+        result[_forward(index, x.shape)] = update
+        return torch.flip(result, axes) if axes else result
 
     return Kernel(run, "x", "update")
 

@@ -80,8 +80,10 @@ def test_slicing(operate: Operate) -> None:
     updated = x.clone()
     updated[1:2, 2:4] = 7
     same(operate("slice_update", x=x, update=torch.full((1, 2, 7), 7.0), begin=[1, 2, 0], end=[2, 4, 7]), updated)
-    with pytest.raises(UnsupportedOpError, match=r"stride .* is not positive"):
-        operate("slice_by_index", x=x, begin=[0, 0, 0], end=[1, 1, 1], stride=[1, -1, 1])
+    backwards = operate("slice_by_index", x=x, begin=[0, 3, 0], end=[2, 0, 3], stride=[1, -2, 1])
+    same(backwards, x[0:2, 1:4:2, 0:3].flip(1))
+    with pytest.raises(IntegrityError, match=r"stride .* holds a 0"):
+        operate("slice_by_index", x=x, begin=[0, 0, 0], end=[1, 1, 1], stride=[1, 0, 1])
     same(operate("slice_by_index", x=x, begin=torch.tensor([0, 2, 0]), end=[1, 4, 1]), x[0:1, 2:4, 0:1])
 
 

@@ -135,9 +135,18 @@ def folded(position: int, size: int, padding: str) -> int | None:
     return mirror[position % len(mirror)]
 
 
+def turned(position: float, size: int, padding: str) -> float:
+    """Walk back from the mirrors until inside."""
+    low, high = (-0.5, size - 0.5) if padding == "symmetric" else (0.0, size - 1.0)
+    if padding in {"reflection", "symmetric"}:
+        while not low <= position <= high:
+            position = 2 * low - position if position < low else 2 * high - position
+    return position if padding == "constant" else min(max(position, 0.0), size - 1.0)
+
+
 def sample(x: Array, y: float, z: float, padding: str, value: float, mode: str) -> Array:
-    if mode == "nearest":
-        around = [(int(np.rint(y)), int(np.rint(z)), 1.0)]
+    if mode == "nearest":  # a position outside is brought inside first: then a tie goes to the even pixel
+        around = [(int(np.rint(turned(y, x.shape[1], padding))), int(np.rint(turned(z, x.shape[2], padding))), 1.0)]
     else:
         top, left = int(np.floor(y)), int(np.floor(z))
         around = [(top + a, left + b, (1 - abs(y - top - a)) * (1 - abs(z - left - b))) for a in (0, 1) for b in (0, 1)]

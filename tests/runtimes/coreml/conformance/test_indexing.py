@@ -103,7 +103,11 @@ def scatter(draw: Draw, op: str, opset: str) -> Example:
     whole = np.moveaxis(data.astype(np.float64), axis, 0).copy()
     for position, target in enumerate(where):
         whole[target] = combine(mode, whole[target], np.moveaxis(updates.astype(np.float64), axis, 0)[position])
-    inputs = {"data": data, "indices": where.astype(np.int32), "updates": updates}
+    where = where.astype(np.int32)
+    if count % 2 == 0 and draw(st.booleans()):  # indices of two axes put two axes into the updates
+        where, place = where.reshape(2, -1), axis % data.ndim
+        updates = updates.reshape(*shape[:place], 2, -1, *shape[place + 1 :])
+    inputs = {"data": data, "indices": where, "updates": updates}
     constants = {"axis": axis, "mode": mode} | ({"validate_indices": draw(st.booleans())} if opset == "iOS17" else {})
     return Example(inputs=inputs, constants=constants, expected=np.moveaxis(whole, 0, axis), rtol=1e-4)
 

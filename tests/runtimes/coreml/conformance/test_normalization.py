@@ -77,8 +77,8 @@ def local_response_norm(draw: Draw, op: str) -> Example:
     squares = wide(x) ** 2
     sums = np.zeros_like(squares)
     for channel in range(x.shape[1]):
-        reach = (size - 1) // 2  # on either side, as coremltools' own tests have it
-        sums[:, channel] = squares[:, max(0, channel - reach) : channel + reach + 1].sum(1)
+        first = channel - size // 2
+        sums[:, channel] = squares[:, max(0, first) : first + size].sum(1)
     expected = wide(x) / (float(k) + float(alpha) / size * sums) ** float(beta)
     return Example(inputs={"x": x}, constants={"size": size, "alpha": alpha, "beta": beta, "k": k}, expected=expected, atol=1e-5)
 

@@ -173,19 +173,24 @@ def window(draw: Draw, shape: tuple[int, ...]) -> tuple[dict[str, list], tuple]:
     given = {name: [] for name in ("begin", "end", "stride", "begin_mask", "end_mask", "squeeze_mask")}
     index = []
     for size in shape:
-        step = one_of(draw, 1, 1, 2)
-        first = draw(st.integers(0, size - 1))
-        last = draw(st.integers(first + 1, size))
+        step = one_of(draw, 1, 1, 2, -1, -2)
+        first, last = draw(st.integers(0, size - 1)), draw(st.integers(0, size))
+        low, high = min(first, last), max(first, last)
+        if step < 0:
+            begin, end = high - (high == size), low - 1  # a first position before the start cannot be written: the mask is
+        else:
+            begin, end = low, max(high, low + 1)
         no_begin, no_end, single = (draw(st.integers(0, 3)) == 0 for _ in range(3))
         single = single and not no_begin
+        no_end = (no_end or end < 0) and not single
         negative = draw(st.booleans())
-        given["begin"].append(first - size if negative else first)
-        given["end"].append(last - size if negative and last < size else last)
+        given["begin"].append(begin - size if negative else begin)
+        given["end"].append(0 if end < 0 else end - size if negative and end < size else end)
         given["stride"].append(1 if single else step)
         given["begin_mask"].append(no_begin)
         given["end_mask"].append(no_end)
         given["squeeze_mask"].append(single)
-        index.append(first if single else slice(0 if no_begin else first, size if no_end else last, step))
+        index.append(begin if single else slice(None if no_begin else begin, None if no_end else end, step))
     return given, tuple(index)
 
 
@@ -193,7 +198,7 @@ def window(draw: Draw, shape: tuple[int, ...]) -> tuple[dict[str, list], tuple]:
 def slice_by_index(draw: Draw, op: str, opset: str) -> Example:
     x = values(draw, shapes(draw), opset)
     given, index = window(draw, x.shape)
-    assume(not all(given["squeeze_mask"]))
+    assume(not all(given["squeeze_mask"]) and x[index].size)
     return Example(inputs={"x": x}, constants=given, expected=x[index])
 
 
@@ -201,7 +206,7 @@ def slice_by_index(draw: Draw, op: str, opset: str) -> Example:
 def slice_update(draw: Draw, op: str, opset: str) -> Example:
     x = values(draw, shapes(draw), opset)
     given, index = window(draw, x.shape)
-    assume(not all(given["squeeze_mask"]))
+    assume(not all(given["squeeze_mask"]) and x[index].size)
     update = integers(draw, x[index].shape, 0, 9).astype(x.dtype)
     expected = x.copy()
     expected[index] = update
