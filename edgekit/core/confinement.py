@@ -18,6 +18,8 @@ Where the kernel lacks one, the rest holds and the log says so.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import sys
 import sysconfig
@@ -27,7 +29,7 @@ from pathlib import Path
 from edgekit.core import landlock, syscall_filter
 from edgekit.core.model import Record
 
-__all__ = ["Confinement", "confine"]
+__all__ = ["Confinement", "confine", "prepare"]
 
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/nix/store", "/proc", "/sys", "/dev")
 """Where programs, libraries and facts about the machine lie; nobody's own files."""
@@ -110,7 +112,21 @@ def _limit(confinement: Confinement) -> list[str]:
     return []
 
 
-def _python_folders() -> Iterator[str]:
+def prepare() -> None:
+    """Import and find out what :func:`confine` needs, so that a process that is forked from this one need not."""
+    with contextlib.suppress(ImportError):
+        import resource  # noqa: F401
+    landlock.abi()
+    _python_folders()
+
+
+@functools.cache
+def _python_folders() -> tuple[str, ...]:
+    """What Python reads; found out once, since ``sys.path`` is the same for all that a process opens."""
+    return tuple(dict.fromkeys(_find_python_folders()))
+
+
+def _find_python_folders() -> Iterator[str]:
     """Where this interpreter, its libraries, edgekit and the packages it can import lie.
 
     The folder the process was started in is on ``sys.path`` too, but is somebody's own.

@@ -28,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from edgekit.core.confinement import prepare
 from edgekit.core.errors import WorkerError
 from edgekit.core.frames import Channel
 from edgekit.core.model_server import Order, serve
@@ -36,7 +37,7 @@ from edgekit.core.supervision import last_words
 __all__ = ["ForkServer", "ForkedChild"]
 
 _PID = struct.Struct("<i")
-_STATUS = struct.Struct("<?i")
+_STATUS = struct.Struct("<?iq")
 _FORK, _WAIT = b"F", b"W"
 _START_S = 120.0
 _LOOK_S = 0.002
@@ -107,16 +108,18 @@ class ForkServer:
             os.close(child_writes)
         return ForkedChild(self, pid, reads=reads, writes=writes)
 
-    def status(self, pid: int) -> int | None:
-        """Exit code of a child as ``subprocess`` gives it, and the child is then forgotten; None while it runs.
+    def status(self, pid: int) -> tuple[int, int] | None:
+        """Exit code of a child as ``subprocess`` gives it and its peak memory in bytes; None while it runs.
+
+        A child whose status was told is forgotten.
 
         Raises:
             OSError: The server is gone.
         """
         with self._lock:
             self._socket.sendall(_WAIT + _PID.pack(pid))
-            has_ended, code = _STATUS.unpack(_receive(self._socket, _STATUS.size))
-        return code if has_ended else None
+            has_ended, code, peak_bytes = _STATUS.unpack(_receive(self._socket, _STATUS.size))
+        return (code, peak_bytes) if has_ended else None
 
     def close(self) -> None:
         """End the server; its children end with it."""
@@ -143,6 +146,8 @@ class ForkedChild:
 
     def __init__(self, server: ForkServer, pid: int, *, reads: int, writes: int) -> None:
         self._server, self.pid, self.reads, self.writes = server, pid, reads, writes
+        self.peak_bytes = 0
+        """Most resident memory it had; known once it has ended."""
         self._code: int | None = None
         self._is_open = True
 
@@ -151,9 +156,11 @@ class ForkedChild:
         deadline = time.monotonic() + timeout_s
         while self._code is None:
             try:
-                self._code = self._server.status(self.pid)
+                status = self._server.status(self.pid)
             except OSError:
-                self._code = -signal.SIGKILL  # the server is gone, and its children go with it
+                status = (-signal.SIGKILL, 0)  # the server is gone, and its children go with it
+            if status is not None:
+                self._code, self.peak_bytes = status
             if self._code is None:
                 if time.monotonic() >= deadline:
                     return None
@@ -190,6 +197,7 @@ def _main(descriptor: int, plan: Mapping[str, Sequence[str]]) -> None:
     for name in plan["imports"]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    prepare()
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page that it touches
     with socket.socket(fileno=descriptor) as stream:
@@ -245,12 +253,13 @@ def _serve(reads: int, writes: int, log: int) -> None:
         os._exit(code)  # frameworks' exit handlers can hang or crash after the work is done
 
 
-def _reap(pid: int) -> tuple[bool, int]:
+def _reap(pid: int) -> tuple[bool, int, int]:
     try:
-        done, status = os.waitpid(pid, os.WNOHANG)
+        done, status, usage = os.wait4(pid, os.WNOHANG)
     except ChildProcessError:
-        return True, -signal.SIGKILL
-    return done == pid, os.waitstatus_to_exitcode(status) if done == pid else 0
+        return True, -signal.SIGKILL, 0
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    return (True, os.waitstatus_to_exitcode(status), usage.ru_maxrss * unit) if done == pid else (False, 0, 0)
 
 
 if __name__ == "__main__":

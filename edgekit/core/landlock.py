@@ -7,6 +7,7 @@ know yet (its ABI is older) is left out.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import stat
 import sys
@@ -95,6 +96,7 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
         os.close(place)
 
 
+@functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
