@@ -7,6 +7,7 @@ runs           (only shown when it failed)                    every artifact tha
 contract       no entry is dropped                            artifacts with integers
 layer parity   enough values lie within the allowed steps     artifacts with integers
 metric drop    95 % upper bound of the paired drop < limit    every artifact that ships
+slice drop     the same in every slice                        every artifact that ships, if the profile asks
 slowdown       95 % upper bound of the ratio <= limit         compressed artifacts, on measured evidence
 latency p90    95 % upper bound of the percentile <= limit    every artifact that ships, on measured evidence
 load time      found <= limit                                 every artifact that ships, on measured evidence
@@ -35,7 +36,7 @@ from edgekit.device_tests.paired import quantile_interval, samples_to_decide
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
 
-__all__ = ["Finding", "contract_gate", "device_gates", "layer_gate", "metric_gate", "notes", "shipped"]
+__all__ = ["Finding", "contract_gate", "device_gates", "layer_gate", "metric_gate", "notes", "shipped", "slice_gate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,8 @@ def _artifact_gates(profile: DeviceProfile, contract: QuantizationContract, find
             failure = finding.layers_failure
             yield layer_gate(target, result.layers, expected=expected, tolerances=profile.tolerances, failure=failure)
     yield metric_gate(target, result.metric, tolerances=profile.tolerances)
+    if profile.tolerances.slice_drop_points is not None:
+        yield slice_gate(target, result.metric, limit=profile.tolerances.slice_drop_points)
     if result.evidence is Evidence.MEASURED:
         yield from _timing_gates(finding, profile.budgets)
     if profile.budgets.size_bytes is not None:
@@ -221,6 +224,37 @@ def metric_gate(target: str, metric: MetricResult | None, *, tolerances: Toleran
     side = "pass" if metric.drop_points < limit else "fail"
     advice = f"It needs about {more:,} more evaluation samples to {side}, if the drop stays as it is."
     return gate.replace(advice=advice)
+
+
+def slice_gate(target: str, metric: MetricResult | None, *, limit: float) -> Gate:
+    """Non-inferiority in every slice.
+
+    It passes where each slice's own 95 % upper bound lies below the limit, and fails where a lower bound that holds for all
+    slices together lies above it.
+    """
+    gate = Gate(
+        name="slice drop", target=target, found="no slices", outcome=Outcome.INCONCLUSIVE,
+        limit=f"less than {limit:g} point{'s' * (limit != 1)} in every slice",
+    )  # fmt: skip
+    if metric is None or not metric.slices:
+        return gate.replace(advice="Give the task slices (Task(..., slices=...)) or integer targets, whose classes are slices.")
+    worst = max(metric.slices, key=lambda one: one.drop_interval[1])
+    low, high = worst.drop_interval
+    found = f"{len(metric.slices)} slices; {worst.group} {worst.name}: {worst.drop_points:+.2f} points"
+    gate = gate.replace(found=f"{found} (95 % CI {low:+.2f} to {high:+.2f}; {worst.sample_count:,} samples)")
+    if failed := [one for one in metric.slices if one.lowest_drop_points > limit]:
+        names = ", ".join(f"{one.group} {one.name} ({one.drop_points:+.2f})" for one in failed[:3])
+        return gate.replace(outcome=Outcome.FAIL, advice=f"{len(failed)} of {len(metric.slices)} slices lose more: {names}.")
+    open_ones = [one for one in metric.slices if one.drop_interval[1] >= limit]
+    if not open_ones:
+        return gate.replace(outcome=Outcome.PASS)
+    more = [
+        samples_to_decide(one.sample_count, estimate=one.drop_points, interval=one.drop_interval, limit=limit)
+        for one in open_ones
+    ]
+    needed = max((count for count in more if count is not None), default=None)
+    amount = f"up to {needed:,} more samples of each, if the drops stay as they are" if needed else "more samples of each"
+    return gate.replace(advice=f"{len(open_ones)} slices cannot be told yet: it needs {amount}.")
 
 
 def _timing_gates(finding: Finding, budgets: Budgets) -> Iterator[Gate]:

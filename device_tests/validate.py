@@ -216,6 +216,7 @@ class _Validation:
             answered.outputs("evaluation"),
             float_outputs=reference.outputs("float", "evaluation"),
             targets=self.evaluation.targets,
+            slices=self.evaluation.slices,
             seed=self.task.seed,
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.core.errors import DataError, EdgekitError
 from edgekit.core.metric import Metric
+from edgekit.core.slices import read_slices
 from edgekit.core.task import Task
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ class Evaluation:
         inputs: Input name -> ``[N, ...]``.
         targets: ``[N, ...]``, or None.
         raw: Input name -> raw pictures ``[N, H, W, C]``, where the task's data are raw and have one size.
+        slices: Group -> each sample's label ``[N]``.
     """
 
     inputs: Mapping[str, Array]
     targets: Array | None
     raw: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    slices: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
 
 def gather_evaluation(task: Task | None) -> Evaluation | None:
@@ -47,7 +50,7 @@ def gather_evaluation(task: Task | None) -> Evaluation | None:
     raw = {name: np.concatenate([batch[name] for batch in sized]) for name in (sized[0] if sized else ())}
     labelled = [targets for _, targets in batches if targets is not None]
     if not labelled:
-        return Evaluation(inputs, None, raw)
+        return Evaluation(inputs, None, raw, read_slices(task.slices, inputs, None, task=task.name))
     if len(labelled) < len(batches):
         raise DataError(
             f"Task '{task.name}': {len(batches) - len(labelled)} of {len(batches)} evaluation batches have no targets."
@@ -56,7 +59,8 @@ def gather_evaluation(task: Task | None) -> Evaluation | None:
     count = len(next(iter(inputs.values())))
     if len(targets) != count:
         raise DataError(f"Task '{task.name}': the evaluation data holds {count} samples, but {len(targets)} targets.")
-    return Evaluation(inputs, targets, raw)
+    slices = read_slices(task.slices, inputs, targets, names=list(task.labels), task=task.name)
+    return Evaluation(inputs, targets, raw, slices)
 
 
 def pair_scores(metric: Metric, outputs: Arrays, *, float_outputs: Arrays, targets: Array | None) -> tuple[Array, Array]:

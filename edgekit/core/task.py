@@ -31,6 +31,7 @@ from edgekit.core.preprocessing import ImagePreprocessing, Preprocessing, descri
 if TYPE_CHECKING:
     import torch
 
+    from edgekit.core.slices import Labels
     from edgekit.core.source import SourceOptions
     from edgekit.core.tensors import Array
 
@@ -57,6 +58,8 @@ class Task:
         shapes: Input name -> axis -> its sizes, for axes whose size the caller of the model chooses: a ``range`` (step 1) or a
             list of the sizes allowed. Other axes have the sizes of ``example_inputs``.
         metric: How outputs are scored, one score a sample.
+        slices: Group name -> a label for each evaluation sample, or a function ``(inputs, targets) -> labels`` of the whole
+            set: parts that are judged by themselves (people, cameras). Classes of integer targets are a group already.
         training: ``(inputs, targets)`` batches for recipes that train; a function is called anew for each epoch. Its order may
             come from the global generators of Python, NumPy and torch, which are seeded before each epoch.
         validation: ``(inputs, targets)`` batches that choose among what training made (the best epoch, when to stop); neither
@@ -81,6 +84,7 @@ class Task:
     evaluation: Batches | None = None
     shapes: Mapping[str, Mapping[int, Sequence[int]]] = dataclasses.field(default_factory=dict)
     metric: Metric = top1
+    slices: Mapping[str, Labels] = dataclasses.field(default_factory=dict)
     training: Batches | None = None
     validation: Batches | None = None
     loss: Callable[[Any, Any], torch.Tensor] | None = None

@@ -22,6 +22,7 @@ __all__ = [
     "LayerParity",
     "MetricResult",
     "OutputParity",
+    "SliceResult",
     "Spread",
     "ValidationReport",
 ]
@@ -70,6 +71,32 @@ class OutputParity(Record):
     exact_share: float
 
 
+class SliceResult(Record):
+    """The metric on one part of the evaluation set.
+
+    Args:
+        group: What the set was divided by: ``"class"``, ``"person"``.
+        name: The part.
+        sample_count: Its samples.
+        value: Mean score of the artifact.
+        float_value: Mean score of the float program on the same samples.
+        drop_points: ``100 * (float_value - value)``.
+        drop_interval: 95 % interval of the drop (paired bootstrap), points; of this slice alone.
+        lowest_drop_points: The drop is not below this, with 95 % confidence for all slices together (Bonferroni), points.
+        flip_count: Samples whose decision differs from float's; None where outputs are no decisions.
+    """
+
+    group: str
+    name: str
+    sample_count: int
+    value: float
+    float_value: float
+    drop_points: float
+    drop_interval: tuple[float, float]
+    lowest_drop_points: float
+    flip_count: int | None = None
+
+
 class MetricResult(Record):
     """The task metric in the artifact's own runtime, over the whole evaluation set, paired with float.
 
@@ -84,6 +111,7 @@ class MetricResult(Record):
         gained: Samples wrong in float and right here.
         lost: Samples right in float and wrong here.
         p_value: Exact McNemar test of gained against lost, two-sided; None for scores that are not 0 or 1.
+        slices: The same of parts of the evaluation set, the largest drop first.
     """
 
     name: str
@@ -96,6 +124,7 @@ class MetricResult(Record):
     gained: int | None = None
     lost: int | None = None
     p_value: float | None = None
+    slices: tuple[SliceResult, ...] = ()
 
 
 class Spread(Record):

@@ -20,9 +20,11 @@ from edgekit.report import quantities, wording
 from edgekit.report.figure_contract import OUTCOMES
 from edgekit.report.gates import OUTCOME_WORDS, sorted_gates
 from edgekit.report.matrix import Row
+from edgekit.report.slices import sliced
 
-__all__ = ["gate_table", "plain_table", "tables", "text"]
+__all__ = ["gate_table", "plain_table", "slice_table", "tables", "text"]
 
+_MOST_SLICES = 3
 _OUTCOME_STYLES = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "bold yellow"}
 
 
@@ -38,6 +40,7 @@ def tables(matrix: Sequence[Row], device: DeviceResult, *, is_roomy: bool) -> li
     scored = [row for row in ran if row.result and row.result.metric]
     found = [
         (_accuracy_title(scored), _accuracy(scored, is_roomy=is_roomy)),
+        ("Slices with the largest drop", slice_table(device, is_roomy=is_roomy)),
         ("Device latency", _latency(ran, is_roomy=is_roomy)),
         ("Footprint", _footprint(ran, is_roomy=is_roomy)),
         ("Parity with the compressed program", _parity([row for row in ran if row.layers], is_roomy=is_roomy)),
@@ -93,6 +96,25 @@ def _accuracy(scored: Sequence[Row], *, is_roomy: bool) -> Table:
             found += [quantities.count(metric.gained), quantities.count(metric.lost), quantities.probability(metric.p_value)]
         shown = [quantities.NOTHING] * len(found) if row.is_baseline else found
         table.add_row(_label(row), quantities.share(metric.value), *shown, _evidence(row.evidence, row.target, is_roomy=is_roomy))
+    return table
+
+
+def slice_table(device: DeviceResult, *, is_roomy: bool) -> Table:
+    """The worst slices of the compressed artifacts."""
+    more = ("float",) if is_roomy else ()
+    table = plain_table("artifact", "slice", "samples", "score", *more, "drop pts", "95 % interval", fold=("artifact", "slice"))
+    for labels, slices in sliced(device.results):
+        for part in slices[:_MOST_SLICES]:
+            low, high = part.drop_interval
+            table.add_row(
+                text(", ".join(labels)),
+                text(f"{part.group} {part.name}"),
+                quantities.count(part.sample_count),
+                quantities.share(part.value),
+                *([quantities.share(part.float_value)] if is_roomy else []),
+                quantities.points(part.drop_points),
+                f"{quantities.points(low)} to {quantities.points(high)}",
+            )
     return table
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from edgekit.core.error_split import ErrorSplit
 from edgekit.core.measurement import Evidence
 from edgekit.core.tensors import TensorSpec
-from edgekit.core.validation import DeviceResult, ValidationReport
+from edgekit.core.validation import DeviceResult, SliceResult, ValidationReport
 from edgekit.core.verdict import Gate, Outcome
 from edgekit.report import quantities, wording
 from edgekit.report.error_split import SpreadRow, describe, spread_rows
@@ -22,6 +22,7 @@ from edgekit.report.figure_tradeoff import against_latency, against_size
 from edgekit.report.gates import sorted_gates
 from edgekit.report.layers import Layer, layers
 from edgekit.report.matrix import Row, rows
+from edgekit.report.slices import sliced
 from edgekit.report.stages import StageRow, stage_remark, stage_rows, stages_of
 
 __all__ = ["Column", "DeviceView", "Drawn", "HonouredReason", "PageView", "heading_spans", "honoured_reasons", "page_view"]
@@ -118,6 +119,11 @@ class DeviceView:
     layer_figure: Drawn
     parity_targets: tuple[str, ...]
     parity_evidence: tuple[tuple[str, Evidence], ...]
+
+    @property
+    def sliced(self) -> tuple[tuple[tuple[str, ...], tuple[SliceResult, ...]], ...]:
+        """Labels, and what these artifacts score slice by slice."""
+        return sliced(self.device.results)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from edgekit.core.artifact import Artifact
 from edgekit.core.contract import ContractReport, EntryOutcome, QuantizationContract, TensorQuantization
 from edgekit.core.measurement import Distribution, Evidence, Measurement
 from edgekit.core.profile import Budgets, DeviceProfile, RuntimeChoice, Tolerances
-from edgekit.core.validation import ArtifactResult, LayerParity, MetricResult
+from edgekit.core.validation import ArtifactResult, LayerParity, MetricResult, SliceResult
 from edgekit.core.verdict import Gate, Outcome, Verdict
-from edgekit.device_tests.gates import Finding, contract_gate, device_gates, layer_gate, metric_gate, notes
+from edgekit.device_tests.gates import Finding, contract_gate, device_gates, layer_gate, metric_gate, notes, slice_gate
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 
@@ -244,3 +244,34 @@ def test_a_pruned_float_program_is_judged_against_the_dense_one() -> None:
     assert [(gate.name, gate.target) for gate in gates] == [("metric drop", "onnx"), ("slowdown", "onnx")]
     assert gates[1].outcome is FAIL
     assert gates[1].advice.startswith("It is slower here")
+
+
+def part(name: str, drop: float, low: float, high: float, lowest: float | None = None) -> SliceResult:
+    return SliceResult(
+        group="person", name=name, sample_count=200, value=0.9, float_value=0.9, drop_points=drop, drop_interval=(low, high),
+        lowest_drop_points=low if lowest is None else lowest,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("parts", "outcome", "words"),
+    [
+        ([part("a", 0.1, -0.5, 0.8), part("b", -0.2, -1.0, 0.9)], PASS, "2 slices; person b"),
+        ([part("a", 5.0, 3.0, 7.0, 2.0), part("b", 0, -1, 0.5)], FAIL, "1 of 2 slices lose more: person a (+5.00)"),
+        ([part("a", 2.0, 1.1, 3.0, 0.4), part("b", 0, -1, 0.5)], OPEN, "1 slices cannot be told yet"),
+        ([part("a", 0.5, -1.5, 2.5)], OPEN, "up to 3,000 more samples of each"),
+    ],
+)
+def test_slice_gate(parts: list[SliceResult], outcome: Outcome, words: str) -> None:
+    gate = slice_gate("onnx", metric(0.1, -0.2, 0.4).replace(slices=tuple(parts)), limit=1.0)
+    assert gate.outcome is outcome
+    assert words in f"{gate.found} {gate.advice}"
+
+
+def test_a_profile_asks_for_slices_or_not() -> None:
+    profile = DeviceProfile(name="x", title="X", runtimes={"onnx": RuntimeChoice(runtime="onnxruntime")})
+    asked = profile.replace(tolerances=Tolerances(slice_drop_points=1.0))
+    names = [[gate.name for gate in device_gates(one, CONTRACT, [finding()])] for one in (profile, asked)]
+    assert "slice drop" not in names[0]
+    assert "slice drop" in names[1]
+    assert slice_gate("onnx", None, limit=1.0).outcome is OPEN
