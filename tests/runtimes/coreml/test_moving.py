@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError
+from edgekit.core.errors import DataError, IntegrityError
 from edgekit.runtimes.coreml.ops.image import positions
 from edgekit.runtimes.coreml.program import Variable
 
