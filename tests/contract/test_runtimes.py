@@ -15,9 +15,15 @@ from edgekit.core.compressed import Compressed
 from edgekit.core.errors import DataError, IntegrityError
 from edgekit.core.plugins import Runtime, Session
 from edgekit.core.run import RunFolder
+from edgekit.runtimes.native.build import missing_tools
 from edgekit.runtimes.torch import record_layers
 
 HERE = ("onnxruntime", "litert", "coreml-reference")
+NO_COMPILER = f"edgekit-runner cannot be built here, install {' '.join(missing_tools())}" if missing_tools() else ""
+NATIVE = [
+    pytest.param(name, marks=pytest.mark.skipif(bool(NO_COMPILER), reason=NO_COMPILER))
+    for name in ("native-onnx", "native-tflite")
+]
 FRAMEWORKS = ("torch", "tensorflow", "onnx", "onnxruntime", "coremltools", "litert_torch", "ai_edge_litert")
 
 
@@ -36,7 +42,7 @@ def test_describes_itself_without_importing_a_framework(name: str) -> None:
     assert isinstance(registry.runtime(name), Runtime)
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", [*HERE, *NATIVE])
 @pytest.mark.parametrize("precision", ["int8", "float32"])
 def test_answers_like_the_program(run: RunFolder, compressed: Compressed, name: str, precision: str) -> None:
     runtime = registry.runtime(name)
@@ -85,7 +91,7 @@ def test_replay_notices_a_wrong_layer(run: RunFolder, compressed: Compressed, na
     )
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", [*HERE, *NATIVE])
 @pytest.mark.parametrize(
     ("inputs", "complaint"),
     [
@@ -103,7 +109,7 @@ def test_wrong_inputs_are_refused(run: RunFolder, name: str, inputs: dict[str, n
     session.close()
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "litert"])
+@pytest.mark.parametrize("name", ["onnxruntime", "litert", *NATIVE])
 def test_foreign_file_is_refused(name: str, tmp_path: Path) -> None:
     runtime = registry.runtime(name)
     file = tmp_path / f"model.{runtime.target}"

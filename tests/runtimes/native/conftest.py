@@ -14,7 +14,6 @@ import pytest
 from edgekit.runtimes.native.build import build_runner, missing_tools
 from tests.runtimes.native import tflite_models
 
-
 Array = np.ndarray
 
 

@@ -77,7 +77,10 @@ def test_one_session_answers_many_runs_and_sizes(tmp_path: Path) -> None:
 
 def test_scalars_and_empty_arrays(tmp_path: Path) -> None:
     for given in (np.array(3.5, np.float32), np.zeros((0, 2), np.float32)):
-        net = (save_onnx(tmp_path, "edge", [onnx.helper.make_node("Neg", ["x"], ["y"])], {"x": given}, {"y": "float32"}), {"x": given})
+        net = (
+            save_onnx(tmp_path, "edge", [onnx.helper.make_node("Neg", ["x"], ["y"])], {"x": given}, {"y": "float32"}),
+            {"x": given},
+        )
         found, _ = answers(ONNX_RUNTIME, net)
         np.testing.assert_array_equal(found["y"], -given, strict=True)
 

@@ -56,7 +56,10 @@ def test_state_is_kept_from_run_to_run(library: str) -> None:
     spec, answers = session.inputs[0], set()
     for _ in range(40):  # always the same input: only the state can change the answer
         values = np.full(spec.shape, 127, np.int8)
-        found, expected = next(iter(session.run({spec.name: values}).values())), next(iter(other.run({spec.name: values}).values()))
+        found, expected = (
+            next(iter(session.run({spec.name: values}).values())),
+            next(iter(other.run({spec.name: values}).values())),
+        )
         np.testing.assert_array_equal(found, expected, strict=True)
         answers.add(int(found.item()))
     session.close()
