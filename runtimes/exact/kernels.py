@@ -272,8 +272,17 @@ def _average_pool(call: Call) -> Array:
 
 
 def _table(call: Call) -> Array:
-    slope = float(call.options.get("slope", 1.0))
-    return look_up(call.operand(0), call.options["function"], call.output, call.rules.quantize, slope=slope)
+    return look_up(call.operand(0), call.options["function"], call.output, call.rules.quantize)
+
+
+def _leaky_relu(call: Call) -> Array:
+    return call.rules.leaky_relu(call.operand(0), float(call.options["slope"]), call.output)
+
+
+def _pick(call: Call) -> Array:
+    rows, columns = call.options["places"]
+    picked: Array = call.value(0)[:, rows][:, :, columns]
+    return picked
 
 
 def _gather(call: Call) -> Array:
@@ -294,12 +303,14 @@ KERNELS: dict[str, Callable[[Call], Any]] = {
     "dequantize": _dequantize,
     "flatten": _flatten,
     "gather": _gather,
+    "leaky_relu": _leaky_relu,
     "linear": _linear,
     "matmul": _matmul,
     "max_pool": _max_pool,
     "mean": _mean,
     "multiply": _multiply,
     "pad": _pad,
+    "pick": _pick,
     "quantize": _quantize,
     "requantize": _requantize,
     "rescaled_clamp": _rescaled_clamp,
@@ -314,5 +325,5 @@ KERNELS: dict[str, Callable[[Call], Any]] = {
 }
 """Name -> kernel."""
 
-MOVING = {"clip", "flatten", "gather", "max_pool", "pad", "reshape", "slice", "squeeze", "transpose", "unsqueeze"}
+MOVING = {"clip", "flatten", "gather", "max_pool", "pad", "pick", "reshape", "slice", "squeeze", "transpose", "unsqueeze"}
 """Kernels that round nothing."""

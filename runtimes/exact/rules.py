@@ -20,13 +20,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from edgekit.runtimes.exact import elementwise, pooling, requantization
+from edgekit.runtimes.exact import elementwise, grids, pooling, requantization
 from edgekit.runtimes.exact.elementwise import Elementwise, Operand
 from edgekit.runtimes.exact.graph import Operation
 from edgekit.runtimes.exact.pooling import Averager, WindowAverager
-from edgekit.runtimes.exact.requantization import Output, Requantizer, fixed_point
+from edgekit.runtimes.exact.requantization import Output, Requantizer
 from edgekit.runtimes.exact.table import softmax
 
 if TYPE_CHECKING:
@@ -55,6 +53,7 @@ class Rules:
         average: Average over windows.
         requantize: Integers from one grid to another.
         rescaled_clamp: The same with a clamp, ``RELU`` between two grids.
+        leaky_relu: Leaky ReLU, its slope below zero given.
         softmax: Softmax of integers.
         quantize: float32 -> integers.
         dequantize: Integers -> float32.
@@ -73,71 +72,10 @@ class Rules:
     average: WindowAverager
     requantize: Callable[[Operand, Output], Array]
     rescaled_clamp: Callable[[Operand, Output], Array]
+    leaky_relu: Callable[[Operand, float, Output], Array]
     softmax: Callable[..., Array]
     quantize: Callable[[Array, Output], Array]
     dequantize: Callable[[Operand], Array]
-
-
-def _quantize_dividing(real: Array, output: Output) -> Array:
-    """ONNX ``QuantizeLinear``: divided by the scale, half to even (``mlas/lib/quantize.cpp``)."""
-    return output.round(real.astype(np.float32) / output.scale)
-
-
-def _quantize_by_reciprocal(real: Array, output: Output) -> Array:
-    """XNNPACK's ``f32-qs8-vcvt``: times the float32 reciprocal of the scale, half to even."""
-    return output.round(real.astype(np.float32) * (np.float32(1.0) / output.scale))
-
-
-def _quantize_away(real: Array, output: Output) -> Array:
-    """TFLite's ``AffineQuantize``: divided by the scale, half away from zero (``internal/reference/quantize.h``)."""
-    steps = real.astype(np.float32) / output.scale
-    away = np.trunc(steps + np.copysign(np.float32(0.5), steps))
-    limit = np.float32(2.0**24)
-    return output.place(np.clip(away, -limit, limit))
-
-
-def _dequantize(data: Operand) -> Array:
-    """Steps from the zero point times the scale."""
-    return data.real
-
-
-def _dequantize_in_two_products(data: Operand) -> Array:
-    """TFLite's optimised kernel: ``q * s + (-z * s)``, each rounded (``internal/optimized/optimized_ops.h``)."""
-    offset = np.float32(-data.zero_point) * data.scale
-    real: Array = data.values.astype(np.float32) * data.scale + offset
-    return real
-
-
-def _requantize_dividing(data: Operand, output: Output) -> Array:
-    return _quantize_dividing(data.real, output)
-
-
-def _requantize_by_ratio(data: Operand, output: Output) -> Array:
-    """XNNPACK's ``qs8-vcvt``: an 8-bit fixed-point ratio, rounded half upward (``xnn_init_qs8_cvt_scalar_params``)."""
-    multiplier = int(np.rint(np.float32(256.0) * (data.scale / output.scale)))
-    return output.place((data.steps * multiplier + 128) >> 8)
-
-
-def _requantize_by_fixed_point(data: Operand, output: Output) -> Array:
-    """TFLite's ``Requantize`` (``internal/reference/requantize.h``)."""
-    multiplier, shift = fixed_point(float(data.scale) / float(output.scale))
-    return output.place(requantization.multiply_rounding_twice(data.steps, multiplier, shift))
-
-
-def _requantize_simulated(data: Operand, output: Output) -> Array:
-    return requantization.quantize_simulated(data.real, output)
-
-
-def _softmax_simulated(data: Operand, output: Output, *, axis: int, beta: float) -> Array:
-    real = data.real.astype(np.float64) * beta
-    powers = np.exp(real - real.max(axis, keepdims=True))
-    return requantization.quantize_simulated((powers / powers.sum(axis, keepdims=True)).astype(np.float32), output)
-
-
-def _softmax_dividing(data: Operand, output: Output, *, axis: int, beta: float) -> Array:
-    real = data.real.astype(np.float64) * beta
-    powers = np.exp(real - real.max(axis, keepdims=True))
-    return _quantize_dividing((powers / powers.sum(axis, keepdims=True)).astype(np.float32), output)
 
 
 ONNX_RUNTIME = Rules(
@@ -152,11 +90,12 @@ ONNX_RUNTIME = Rules(
     mean=pooling.mean_by_float,
     spatial_mean=pooling.mean_by_float,
     average=pooling.average_by_float,
-    requantize=_requantize_dividing,
-    rescaled_clamp=_requantize_dividing,
-    softmax=_softmax_dividing,
-    quantize=_quantize_dividing,
-    dequantize=_dequantize,
+    requantize=grids.requantize_dividing,
+    rescaled_clamp=grids.requantize_dividing,
+    leaky_relu=grids.leaky_dividing,
+    softmax=grids.softmax_dividing,
+    quantize=grids.quantize_dividing,
+    dequantize=grids.dequantize,
 )
 XNNPACK = Rules(
     name="XNNPACK",
@@ -170,11 +109,12 @@ XNNPACK = Rules(
     mean=pooling.mean_by_ratio,
     spatial_mean=pooling.mean_by_ratio,
     average=pooling.average_half_away,
-    requantize=_requantize_by_ratio,
-    rescaled_clamp=_requantize_by_fixed_point,
+    requantize=grids.requantize_by_ratio,
+    rescaled_clamp=grids.requantize_by_fixed_point,
+    leaky_relu=grids.leaky_by_ratios,
     softmax=softmax,
-    quantize=_quantize_by_reciprocal,
-    dequantize=_dequantize,
+    quantize=grids.quantize_by_reciprocal,
+    dequantize=grids.dequantize,
 )
 TFLITE_REFERENCE = Rules(
     name="TFLite reference kernels",
@@ -188,11 +128,12 @@ TFLITE_REFERENCE = Rules(
     mean=pooling.mean_by_fixed_point,
     spatial_mean=pooling.mean_by_fixed_point,
     average=pooling.average_half_away,
-    requantize=_requantize_by_fixed_point,
-    rescaled_clamp=_requantize_by_fixed_point,
-    softmax=_softmax_simulated,
-    quantize=_quantize_away,
-    dequantize=_dequantize,
+    requantize=grids.requantize_by_fixed_point,
+    rescaled_clamp=grids.requantize_by_fixed_point,
+    leaky_relu=grids.leaky_by_fixed_point,
+    softmax=grids.softmax_simulated,
+    quantize=grids.quantize_away,
+    dequantize=grids.dequantize,
 )
 TFLITE = dataclasses.replace(
     TFLITE_REFERENCE,
@@ -203,7 +144,7 @@ TFLITE = dataclasses.replace(
     linear=requantization.by_two_upward,
     spatial_mean=pooling.mean_by_rounded_zero_point,
     softmax=softmax,
-    dequantize=_dequantize_in_two_products,
+    dequantize=grids.dequantize_in_two_products,
 )
 SIMULATION = Rules(
     name="simulation",
@@ -217,11 +158,12 @@ SIMULATION = Rules(
     mean=pooling.mean_by_simulation,
     spatial_mean=pooling.mean_by_simulation,
     average=pooling.average_by_simulation,
-    requantize=_requantize_simulated,
-    rescaled_clamp=_requantize_simulated,
-    softmax=_softmax_simulated,
+    requantize=grids.requantize_simulated,
+    rescaled_clamp=grids.requantize_simulated,
+    leaky_relu=grids.leaky_simulated,
+    softmax=grids.softmax_simulated,
     quantize=requantization.quantize_simulated,
-    dequantize=_dequantize,
+    dequantize=grids.dequantize,
 )
 _WORDS: dict[object, str] = {
     requantization.by_float: "float32 multiplier, half to even",
@@ -246,22 +188,26 @@ _WORDS: dict[object, str] = {
     pooling.average_half_away: "integer division, half away from zero",
     pooling.average_by_float: "float32 mean, half to even",
     pooling.average_by_simulation: "float32 graph",
-    _requantize_dividing: "float32 division, half to even",
-    _requantize_by_ratio: "8-bit fixed-point ratio, half upward",
-    _requantize_by_fixed_point: "fixed-point multiplier, rounded twice away from zero",
-    _requantize_simulated: "float32 graph",
-    _quantize_dividing: "float32 division, half to even",
-    _quantize_by_reciprocal: "float32 reciprocal, half to even",
-    _quantize_away: "float32 division, half away from zero",
+    grids.requantize_dividing: "float32 division, half to even",
+    grids.requantize_by_ratio: "8-bit fixed-point ratio, half upward",
+    grids.requantize_by_fixed_point: "fixed-point multiplier, rounded twice away from zero",
+    grids.requantize_simulated: "float32 graph",
+    grids.quantize_dividing: "float32 division, half to even",
+    grids.quantize_by_reciprocal: "float32 reciprocal, half to even",
+    grids.quantize_away: "float32 division, half away from zero",
     requantization.quantize_simulated: "float32 graph",
+    grids.leaky_by_ratios: "8-bit fixed-point ratios, half upward",
+    grids.leaky_by_fixed_point: "fixed-point multipliers, rounded twice away from zero",
+    grids.leaky_dividing: "float32 division, half to even",
+    grids.leaky_simulated: "float32 graph",
     softmax: "table of float32 exponentials, half away from zero",
-    _softmax_dividing: "float32 softmax, half to even",
-    _softmax_simulated: "float32 graph",
+    grids.softmax_dividing: "float32 softmax, half to even",
+    grids.softmax_simulated: "float32 graph",
 }
 _FIELD_OF = {
-    "add": "add", "average_pool": "average", "concatenate": "requantize", "convolution": "convolution", "linear": "linear",
-    "matmul": "matmul", "rescaled_clamp": "rescaled_clamp",
-    "mean": "mean", "multiply": "multiply", "quantize": "quantize", "requantize": "requantize", "softmax": "softmax",
+    "add": "add", "average_pool": "average", "concatenate": "requantize", "convolution": "convolution",
+    "leaky_relu": "leaky_relu", "linear": "linear", "matmul": "matmul", "mean": "mean", "multiply": "multiply",
+    "quantize": "quantize", "requantize": "requantize", "rescaled_clamp": "rescaled_clamp", "softmax": "softmax",
     "table": "quantize", "transposed_convolution": "transposed",
 }  # fmt: skip
 

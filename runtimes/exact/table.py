@@ -60,23 +60,19 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
 """Name -> function of real numbers ``[256]``, in float64."""
 
 
-def look_up(
-    data: Operand, function: str, output: Output, quantize: Callable[[Array, Output], Array], *, slope: float = 1.0
-) -> Array:
+def look_up(data: Operand, function: str, output: Output, quantize: Callable[[Array, Output], Array]) -> Array:
     """A function of every integer the type has, quantized; then the entries of the data.
 
     Args:
         data: 8-bit integers and their grid.
-        function: Name in :data:`FUNCTIONS`, or ``"leaky_relu"``.
+        function: Name in :data:`FUNCTIONS`.
         output: Grid of the result.
         quantize: The runtime's rounding of real numbers.
-        slope: Of a leaky ReLU below zero.
     """
     limits = np.iinfo(data.values.dtype)
     integers = np.arange(int(limits.min), int(limits.max) + 1)
     real = (integers - data.zero_point).astype(np.float32) * data.scale
-    values = np.where(real < 0, real * np.float32(slope), real) if function == "leaky_relu" else FUNCTIONS[function](real)
-    entries = quantize(values.astype(np.float32), output)
+    entries = quantize(FUNCTIONS[function](real).astype(np.float32), output)
     found: Array = entries[data.values.astype(np.int64) - int(limits.min)]
     return found
 

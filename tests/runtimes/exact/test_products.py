@@ -24,7 +24,8 @@ def integers(*shape: int) -> np.ndarray:
 def by_torch(operator: Any, data: np.ndarray, weights: np.ndarray, **options: Any) -> np.ndarray:
     moved = torch.from_numpy(np.moveaxis(data, -1, 1).astype(np.float64))
     made = operator(moved, torch.from_numpy(np.moveaxis(weights, -1, 1).astype(np.float64)), **options)
-    return np.moveaxis(made.numpy(), 1, -1).astype(np.int64)
+    moved_back: np.ndarray = np.moveaxis(made.numpy(), 1, -1).astype(np.int64)
+    return moved_back
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 5), st.integers(0, 2**32 - 1))
