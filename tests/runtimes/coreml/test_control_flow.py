@@ -132,6 +132,10 @@ def test_a_value_read_inside_only_lives_until_then() -> None:
             lambda: cond(first=block(outputs=("c",), inputs=(), c=np.float32([1, 2])), second=block(outputs=("d",))),
             "names the output 'd', which no operation computes",
         ),
+        (
+            lambda: cond(first=block(operation("cast", variable("h", dtype="float16"), x="x"), outputs=("h",)), second=IDENTITY),
+            "returns 'h', a float16 tensor; declared is a float32 tensor",
+        ),
         (lambda: operation("while_loop", "y", IDENTITY, IDENTITY, loop_vars=("x", "x")), "is handed 2 values in 'loop_vars'"),
         (lambda: operation("while_loop", "y", IDENTITY, IDENTITY, loop_vars=("x",)), "takes 0 values and returns 1; expected 1"),
         (
@@ -272,7 +276,7 @@ def test_values_inside_blocks_are_rounded_like_all_others(precision: Precision, 
         operation("sub", variable("s", dtype=declared), x="m", y=np.float32(1)),
         outputs=("s",),
     )
-    made = program(cond(first=inside, second=IDENTITY, output=variable("y", dtype=declared)))
+    made = program(cond(first=inside, second=inside, output=variable("y", dtype=declared)))
     assert run(made, [FINE, FINE], precision=precision) == ([0, 0] if rounds else [FINE - 1, FINE - 1])
 
 
