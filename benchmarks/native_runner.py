@@ -83,7 +83,9 @@ def native_digest(path: Path, inputs: Floats, *, start: list[str], program: Path
     return found
 
 
-def compare(fixture: str, files: list[tuple[str, Path]], inputs: Floats, *, root: Path | None, counts: tuple[int, int]) -> list[Row]:
+def compare(
+    fixture: str, files: list[tuple[str, Path]], inputs: Floats, *, root: Path | None, counts: tuple[int, int]
+) -> list[Row]:
     """A row for each file on x86-64 and on each emulated core."""
     rows = list[Row]()
     for precision, path in files:
