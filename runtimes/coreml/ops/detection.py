@@ -134,7 +134,7 @@ def non_maximum_suppression(call: Call) -> Kernel:
     Up to iOS 16: ``boxes [n, B, 4]`` as (x, y, width, height) of the centre, ``scores [n, B, K]``, a ``score_threshold``, and the
     number of boxes found as a fourth result. From iOS 17 on the boxes stand in the last axis. A box's score is its best
     class's; suppression goes by class only where ``per_class_suppression`` says so. Places that stay free hold zeros, and -1
-    for the index.
+    for the index. Where no box reaches the threshold the best one is given all the same: so coremltools' own tests.
     """
     overlap, most = call.number("iou_threshold"), call.integer("max_boxes")
     by_class, last = call.flag("per_class_suppression"), not call.has("score_threshold")
@@ -185,4 +185,4 @@ def _survivors(
         common = (torch.minimum(high, high[index]) - torch.maximum(low, low[index])).clamp(min=0).prod(-1)
         goes = common > overlap * (area + area[index] - common)
         alive &= ~(goes if kinds is None else goes & (kinds == kinds[index]))
-    return kept
+    return kept or [int(scores.argmax())][:most]

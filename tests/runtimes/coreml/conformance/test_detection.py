@@ -118,7 +118,7 @@ def non_maximum_suppression(draw: Draw, op: str, opset: str) -> Example:
     batch, count, classes, most = (draw(st.integers(1, high)) for high in (2, 8, 3, 5))
     boxes = np.concatenate([floats(draw, (batch, count, 2), 0, 4), floats(draw, (batch, count, 2), 1, 3)], -1).astype(np.float32)
     scores = floats(draw, (batch, count, classes), 0, 1, dtype="float32")
-    limit, floor, by_class = one_of(draw, 0.21, 0.47), one_of(draw, 0.0, 0.4), draw(st.booleans())
+    limit, floor, by_class = one_of(draw, 0.21, 0.47), one_of(draw, 0.0, 0.4, 1.5), draw(st.booleans())
     old = opset not in {"iOS17", "iOS18"}
     out_boxes, out_scores = np.zeros((batch, most, 4)), np.zeros((batch, most, classes))
     out_indices, found = np.full((batch, most), -1), np.zeros(batch)
@@ -130,6 +130,7 @@ def non_maximum_suppression(draw: Draw, op: str, opset: str) -> Example:
             free = all(overlap(boxes[n, i], boxes[n, j]) <= limit for j in rivals)
             if free and len(chosen) < most and (not old or best[i] >= floor):
                 chosen.append(i)
+        chosen = chosen or [int(best.argmax())]  # none above the threshold: the best one
         out_boxes[n, : len(chosen)], out_scores[n, : len(chosen)] = boxes[n, chosen], scores[n, chosen]
         out_indices[n, : len(chosen)], found[n] = chosen, len(chosen)
     constants = {"iou_threshold": limit, "max_boxes": most, "per_class_suppression": by_class}
