@@ -81,7 +81,7 @@ class SliceResult(Record):
         value: Mean score of the artifact.
         float_value: Mean score of the float program on the same samples.
         drop_points: ``100 * (float_value - value)``.
-        drop_interval: 95 % interval of the drop (paired bootstrap), points; of this slice alone.
+        drop_interval: 95 % interval of the drop (see :func:`edgekit.core.paired.drop_interval`), points; of this slice alone.
         lowest_drop_points: The drop is not below this, with 95 % confidence for all slices together (Bonferroni), points.
         flip_count: Samples whose decision differs from float's; None where outputs are no decisions.
     """
@@ -106,7 +106,7 @@ class MetricResult(Record):
         float_value: Mean score of the float program on the same samples.
         sample_count: Evaluation samples.
         drop_points: ``100 * (float_value - value)``.
-        drop_interval: 95 % interval of the drop (paired bootstrap), points.
+        drop_interval: 95 % interval of the drop (see :func:`edgekit.core.paired.drop_interval`), points.
         flip_count: Samples whose decision differs from float's; None where outputs are no decisions.
         gained: Samples wrong in float and right here.
         lost: Samples right in float and wrong here.

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from edgekit.core.paired import highest_drop, matched_bound
 from edgekit.device_tests.paired import drop_interval, mcnemar_p, quantile_interval, ratio_of_medians, samples_to_decide
 
 
@@ -101,3 +102,29 @@ def test_samples_to_decide(estimate: float, interval: tuple[float, float], limit
 
 def test_samples_to_decide_rounds_up_to_two_digits() -> None:
     assert samples_to_decide(1000, estimate=0.0, interval=(-1.1, 1.1111), limit=1.0) == 240
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "count"), [(12, 2, 50), (3, 9, 40), (1, 0, 44), (0, 0, 25), (53, 16, 300), (200, 5, 200 + 5)]
+)
+def test_a_matched_bound_is_where_the_score_test_turns(lost: int, gained: int, count: int) -> None:
+    """Against the statistic with the restricted likelihood maximised by search instead of by formula."""
+    for z in (-1.959964, 1.959964, 1.281552):
+        bound = matched_bound(lost, gained, count, z=z)
+        q = np.linspace(max(0.0, -bound), min(1.0, 1 - bound) if bound > 0 else 1.0, 400_001)
+        q = q[(2 * q + bound <= 1) & (q + bound >= 0)]  # share of gained; of lost: q + bound
+        rest = np.clip(1 - 2 * q - bound, 1e-300, None)
+        terms = [
+            n * np.log(np.clip(p, 1e-300, None)) for n, p in ((gained, q), (lost, q + bound), (count - lost - gained, rest)) if n
+        ]
+        best = q[np.argmax(sum(terms))]
+        variance = count * (2 * best + bound * (1 - bound))
+        statistic = (lost - gained - count * bound) / math.sqrt(variance)
+        assert statistic == pytest.approx(-z, abs=0.02), (z, bound)
+
+
+def test_few_one_sided_changes_do_not_pass_too_often() -> None:
+    """A true drop of one point, all of it losses: at most one set in twenty may show less than a point."""
+    random = np.random.default_rng(0)
+    passes = sum(highest_drop((random.random(1000) < 0.01).astype(float), confidence=0.975) < 0.01 for _ in range(2000))
+    assert passes / 2000 < 0.05
