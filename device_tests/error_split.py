@@ -221,7 +221,7 @@ class _Rows:
         operator = self.operators.get(name)
         return LayerSplit(
             entry=name, op=entry.op, file_op=operator.type if operator else "",
-            rule=_rule(self._executor.rules, self.operators, name),
+            rule=_rule(self._executor.rules, self.operators, entry),
             value_count=int(real.size), signal=_power(real), clipping=clipping, rounding=rounding, **powers, total=total,
             cross=total - clipping - rounding - sum(power for power in powers.values() if power is not None),
             exact_share=float((found == (program if simulated is None else simulated.astype(np.float64) - zero)).mean()),
@@ -251,11 +251,11 @@ def _power(values: Any) -> float:
     return float(np.mean(np.square(values))) if np.size(values) else 0.0
 
 
-def _rule(rules: str, operators: Mapping[str, Operation], name: str) -> str:
+def _rule(rules: str, operators: Mapping[str, Operation], entry: TensorQuantization) -> str:
     """How a layer is rounded, in words; empty where it is not modelled."""
     from edgekit.runtimes.exact.rules import RULES, describe
 
-    return describe(RULES[rules], operators[name]) if rules and name in operators else ""
+    return describe(RULES[rules].of(entry.dtype), operators[entry.name]) if rules and entry.name in operators else ""
 
 
 def kernel_spreads(
@@ -277,7 +277,7 @@ def kernel_spreads(
             steps = np.abs(one[entry.name].astype(np.int64) - other[entry.name].astype(np.int64))
             size, equal = size + steps.size, equal + int((steps == 0).sum())
             if steps.any():
-                words = _rule(rules[first], operators, entry.name), _rule(rules[second], operators, entry.name)
+                words = _rule(rules[first], operators, entry), _rule(rules[second], operators, entry)
                 share = float((steps != 0).mean())
                 row = KernelDifference(
                     entry=entry.name, op=entry.op, differing_share=share, largest_steps=int(steps.max()), rules=words

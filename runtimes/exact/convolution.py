@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.runtimes.exact.products import check_accumulators, matmul, patches
+from edgekit.runtimes.exact.products import matmul, patches
 
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
@@ -37,7 +37,7 @@ def convolve(data: Array, weights: Array, bias: Array | None, options: Mapping[s
     windows = patches(padded, kernel=kernel, strides=options["strides"], dilations=options["dilations"])
     is_depthwise = groups == data.shape[-1] and weights.shape[-1] == 1
     sums = _depthwise(windows, weights, len(kernel)) if is_depthwise else _grouped(windows, weights, len(kernel), groups)
-    return check_accumulators(sums if bias is None else sums + bias.astype(np.int64))
+    return sums if bias is None else sums + bias.astype(np.int64)
 
 
 def _grouped(windows: Array, weights: Array, rank: int, groups: int) -> Array:
@@ -87,7 +87,7 @@ def convolve_transposed(data: Array, weights: Array, bias: Array | None, options
     picks = tuple(slice(low, low + size) for (low, _), size in zip(options["pads"], sizes, strict=True))
     short = [max(0, pick.stop - size) for pick, size in zip(picks, whole, strict=True)]
     sums = np.pad(sums, [(0, 0), *((0, amount) for amount in short), (0, 0)])[(slice(None), *picks)]
-    return check_accumulators(sums if bias is None else sums + bias.astype(np.int64))
+    return sums if bias is None else sums + bias.astype(np.int64)
 
 
 def _spots(place: Sequence[int], sizes: Sequence[int], strides: Sequence[int]) -> list[slice]:

@@ -71,5 +71,6 @@ def answer(graph: Graph, operation: Operation, values: Mapping[str, Array], rule
             f"{operation.type} '{operation.writes[0]}' has no exact kernel: {operation.reason or 'its rounding is not modelled'}."
             f" Kernels there are: {', '.join(sorted(KERNELS))}."
         )
-    made = KERNELS[operation.kernel](Call(graph, operation, values, rules))
+    chosen = rules.of(graph.tensors[operation.writes[0]].dtype)
+    made = KERNELS[operation.kernel](Call(graph, operation, values, chosen))
     return dict(zip(operation.writes, made if isinstance(made, tuple) else (made,), strict=False))

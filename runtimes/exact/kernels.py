@@ -115,7 +115,7 @@ def _product(call: Call, rule: Requantizer) -> Array:
         data = data.reshape(-1, weights.shape[-2])
     sums = matmul(data, weights)
     if call.tensor(2):
-        sums = check_accumulators(sums + call.value(2).astype(np.int64))
+        sums = sums + call.value(2).astype(np.int64)
     made = _requantized(call, sums, rule)
     return made.reshape(call.options["shape"]) if "shape" in call.options else made
 
@@ -123,6 +123,8 @@ def _product(call: Call, rule: Requantizer) -> Array:
 def _requantized(call: Call, sums: Array, rule: Requantizer, *, channels_first: bool = False) -> Array:
     """Sums with their channels last -> the output's integers in the file's order."""
     data, weights = call.graph.tensors[call.operation.reads[0]], call.graph.tensors[call.operation.reads[1]]
+    if np.dtype(data.dtype).itemsize == 1:  # with wider data, sums have 64 bits
+        check_accumulators(sums)
     scales = np.ones(1, np.float32) if weights.scale is None else weights.scale
     made: Array = rule(sums, data.step, scales, call.output)
     return np.moveaxis(made, -1, 1) if channels_first else made

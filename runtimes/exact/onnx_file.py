@@ -11,6 +11,7 @@ The same groups are recognised here. A dequantize node that feeds anything else 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from edgekit.core.errors import IntegrityError
 from edgekit.runtimes.exact.executor import run
 from edgekit.runtimes.exact.graph import Graph, Operation, Tensor
 from edgekit.runtimes.exact.kernels import MOVING
-from edgekit.runtimes.exact.onnx_groups import BETWEEN, ON_INTEGERS, Group, attributes
+from edgekit.runtimes.exact.onnx_groups import ALL_QUANTIZED, BETWEEN, ON_INTEGERS, Group, attributes
 
 if TYPE_CHECKING:
     import onnx
@@ -154,13 +155,22 @@ class _Reader:
         return [Operation(node.op_type, "", tuple(node.input), tuple(node.output), reason=reason)]
 
     def _is_fused(self, node: Any) -> bool:
-        """Whether the only reader of a node is the quantize node of its group."""
+        """Whether the only reader of a node is the quantize node of its group, perhaps behind a ReLU."""
         readers = self.readers.get(node.output[0], [])
-        is_alone = len(readers) == 1 and readers[0].op_type == "QuantizeLinear"
-        return is_alone and self._fused(node, readers[0]) is not None
+        if len(readers) != 1:
+            return False
+        if readers[0].op_type == "Relu" and node.op_type in ALL_QUANTIZED:
+            return self._is_fused(readers[0])
+        return readers[0].op_type == "QuantizeLinear" and self._fused(node, readers[0]) is not None
 
     def _fused(self, node: Any, quantizer: Any) -> Operation | None:
-        """The operation of a group; None where the node is in none."""
+        """The operation of a group; None where the node is in none. A ReLU behind one becomes a limit of its integers."""
+        inner = self.producers.get(node.input[0])
+        if node.op_type == "Relu" and inner is not None and inner.op_type in ALL_QUANTIZED:
+            operation = self._fused(inner, quantizer)
+            made = self.tensors[quantizer.output[0]]
+            limits = {"clamp": (max(made.zero, made.bounds[0]), made.bounds[1])}
+            return None if operation is None else dataclasses.replace(operation, options={**operation.options, **limits})
         translate = BETWEEN.get(node.op_type)
         if translate is None or len(self.readers.get(node.output[0], [])) != 1:
             return None

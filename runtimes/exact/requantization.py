@@ -1,14 +1,15 @@
 """How an integer sum becomes an integer of the output's grid: the rounding that runtimes do differently.
 
-========================= ================================================================ =========================
-rule                      arithmetic                                                       ties
-========================= ================================================================ =========================
-:func:`by_float`          ``float32(sum) * float32(s_in * s_w / s_out)``                   to even
-:func:`by_two_roundings`  31-bit fixed-point product, rounded; then shifted, rounded       away from zero, twice
-:func:`by_one_rounding`   31-bit fixed-point product and shift in 64 bits, rounded once    upward
-:func:`by_two_upward`     two roundings with vector instructions                           upward, twice
-:func:`by_simulation`     ``float32(sum * s_in * s_w) * float32(1 / s_out)``               to even
-========================= ================================================================ =========================
+============================ ================================================================ =========================
+rule                         arithmetic                                                       ties
+============================ ================================================================ =========================
+:func:`by_float`             ``float32(sum) * float32(s_in * s_w / s_out)``                   to even
+:func:`by_two_roundings`     31-bit fixed-point product, rounded; then shifted, rounded       away from zero, twice
+:func:`by_two_upward`        the same with vector instructions                                upward, twice
+:func:`by_one_rounding`      31-bit fixed-point product and shift in 64 bits, rounded once    upward
+:func:`by_short_multiplier`  64-bit sum times a 15-bit multiplier, shifted, rounded once      upward
+:func:`by_simulation`        ``float32(sum * s_in * s_w) * float32(1 / s_out)``               to even
+============================ ================================================================ =========================
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
 __all__ = [
-    "Output", "Requantizer", "by_float", "by_one_rounding", "by_simulation", "by_two_roundings", "by_two_upward",
-    "by_two_upward_in_lanes", "fixed_point",
-    "multiply_rounding_once", "multiply_rounding_twice", "multiply_rounding_upward", "quantize_simulated",
+    "Output", "Requantizer", "by_float", "by_one_rounding", "by_short_multiplier", "by_simulation", "by_two_roundings",
+    "by_two_upward", "by_two_upward_in_lanes", "fixed_point", "multiply_rounding_once", "multiply_rounding_twice",
+    "multiply_rounding_upward", "quantize_simulated",
 ]  # fmt: skip
 
 _FRACTION_BITS = 31
+_LARGEST_SHORTENED = 0x7FFF0000
 _LANES = 4
 """Channels that a Neon instruction requantizes at once."""
 
@@ -117,6 +119,15 @@ def by_two_upward_in_lanes(sums: Array, data: np.float32, weights: Array, output
     if split < sums.shape[-1]:
         made[..., split:] = by_two_roundings(sums, data, weights, output)[..., split:]
     return made
+
+
+def by_short_multiplier(sums: Array, data: np.float32, weights: Array, output: Output) -> Array:
+    """TFLite with 16-bit activations: 64-bit sums, and a multiplier cut to 15 bits so that the product fits (``common.cc``)."""
+    pairs = [fixed_point(float(np.float64(data) * np.float64(weight) / np.float64(output.scale))) for weight in weights]
+    multipliers, shifts = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
+    short = np.where(multipliers < _LARGEST_SHORTENED, (multipliers + (1 << 15)) >> 16, (1 << 15) - 1)
+    total = 15 - shifts
+    return output.place((sums.astype(np.int64) * short + (np.int64(1) << (total - 1))) >> total)
 
 
 def _by_fixed_point(

@@ -12,7 +12,8 @@ quantize                  divide, to even      reciprocal, to even  divide, away
 
 TFLite's kernels round twice in fixed point: ties upward where a kernel is optimised, away from zero in reference kernels and in
 products of two computed matrices. Its reference FULLY_CONNECTED rounds once. Its optimised mean also rounds the zero point.
-What XNNPACK does not take (products of two computed matrices, average pooling, softmax) runs in TFLite's kernels there too.
+What XNNPACK does not take (products of two computed matrices, average pooling, softmax, 16-bit activations) runs in TFLite's
+kernels there too. ONNX Runtime computes 16-bit activations in float32, in an order of its own.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Rules:
         softmax: Softmax of integers.
         quantize: float32 -> integers.
         dequantize: Integers -> float32.
+        wide: Rules for results of 16 bits, where they are others.
     """
 
     name: str
@@ -76,6 +78,11 @@ class Rules:
     softmax: Callable[..., Array]
     quantize: Callable[[Array, Output], Array]
     dequantize: Callable[[Operand], Array]
+    wide: Rules | None = None
+
+    def of(self, dtype: str) -> Rules:
+        """The rules for results of a type."""
+        return self.wide if self.wide is not None and dtype in {"int16", "uint16"} else self
 
 
 ONNX_RUNTIME = Rules(
@@ -97,25 +104,6 @@ ONNX_RUNTIME = Rules(
     quantize=grids.quantize_dividing,
     dequantize=grids.dequantize,
 )
-XNNPACK = Rules(
-    name="XNNPACK",
-    convolution=requantization.by_float,
-    depthwise=requantization.by_float,
-    transposed=requantization.by_float,
-    linear=requantization.by_float,
-    matmul=requantization.by_two_roundings,
-    add=elementwise.add_by_fixed_point,
-    multiply=elementwise.multiply_by_float,
-    mean=pooling.mean_by_ratio,
-    spatial_mean=pooling.mean_by_ratio,
-    average=pooling.average_half_away,
-    requantize=grids.requantize_by_ratio,
-    rescaled_clamp=grids.requantize_by_fixed_point,
-    leaky_relu=grids.leaky_by_ratios,
-    softmax=softmax,
-    quantize=grids.quantize_by_reciprocal,
-    dequantize=grids.dequantize,
-)
 TFLITE_REFERENCE = Rules(
     name="TFLite reference kernels",
     convolution=requantization.by_two_roundings,
@@ -134,6 +122,35 @@ TFLITE_REFERENCE = Rules(
     softmax=grids.softmax_simulated,
     quantize=grids.quantize_away,
     dequantize=grids.dequantize,
+)
+_TFLITE_WIDE = dataclasses.replace(
+    TFLITE_REFERENCE,
+    convolution=requantization.by_short_multiplier,
+    depthwise=requantization.by_short_multiplier,
+    transposed=requantization.by_short_multiplier,
+    matmul=requantization.by_short_multiplier,
+)
+"""16-bit activations, which XNNPACK does not take and no kernel is optimised for."""
+TFLITE_REFERENCE = dataclasses.replace(TFLITE_REFERENCE, wide=_TFLITE_WIDE)
+XNNPACK = Rules(
+    name="XNNPACK",
+    convolution=requantization.by_float,
+    depthwise=requantization.by_float,
+    transposed=requantization.by_float,
+    linear=requantization.by_float,
+    matmul=requantization.by_two_roundings,
+    add=elementwise.add_by_fixed_point,
+    multiply=elementwise.multiply_by_float,
+    mean=pooling.mean_by_ratio,
+    spatial_mean=pooling.mean_by_ratio,
+    average=pooling.average_half_away,
+    requantize=grids.requantize_by_ratio,
+    rescaled_clamp=grids.requantize_by_fixed_point,
+    leaky_relu=grids.leaky_by_ratios,
+    softmax=softmax,
+    quantize=grids.quantize_by_reciprocal,
+    dequantize=grids.dequantize,
+    wide=_TFLITE_WIDE,
 )
 TFLITE = dataclasses.replace(
     TFLITE_REFERENCE,
@@ -165,12 +182,28 @@ SIMULATION = Rules(
     quantize=requantization.quantize_simulated,
     dequantize=grids.dequantize,
 )
+ONNX_RUNTIME = dataclasses.replace(
+    ONNX_RUNTIME,
+    wide=dataclasses.replace(
+        ONNX_RUNTIME,
+        convolution=requantization.by_simulation,
+        depthwise=requantization.by_simulation,
+        transposed=requantization.by_simulation,
+        linear=requantization.by_simulation,
+        matmul=requantization.by_simulation,
+        add=elementwise.add_by_simulation,
+        multiply=elementwise.multiply_by_simulation,
+        mean=pooling.mean_by_simulation,
+        spatial_mean=pooling.mean_by_simulation,
+    ),
+)
 _WORDS: dict[object, str] = {
     requantization.by_float: "float32 multiplier, half to even",
     requantization.by_one_rounding: "fixed-point multiplier, rounded once upward",
     requantization.by_two_roundings: "fixed-point multiplier, rounded twice away from zero",
     requantization.by_two_upward: "fixed-point multiplier, rounded twice upward",
     requantization.by_two_upward_in_lanes: "fixed-point multiplier, rounded twice upward",
+    requantization.by_short_multiplier: "15-bit multiplier, half upward",
     requantization.by_simulation: "float32 graph",
     elementwise.add_by_fma: "float32 fused multiply-add, half to even",
     elementwise.add_by_fixed_point: "21-bit fixed point, half upward",
