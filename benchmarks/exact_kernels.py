@@ -8,11 +8,13 @@
 
 Ordinary ``int8`` nets. Every layer of the exported files is run alone, in each executor and by its rounding rules:
 
-=========== ===============================================================================================
+=========== =============================================================================================================
 program     fed the compressed program's integers on evaluation data
 random      fed integers drawn evenly from each tensor's whole grid: ties and saturation occur far more often
+grids       the same, with every activation's scale changed by a factor of its own (``lab/regrid.py``): what edgekit's recipes
+            would not choose, and other makers' files have
 own         fed the runtime's own values on evaluation data (LiteRT: XNNPACK and the reference kernels)
-=========== ===============================================================================================
+=========== =============================================================================================================
 
 A row counts one operator type of one net in one executor: integers compared, integers equal, the share that the float simulation
 of the file gets right, and the largest difference in steps.
@@ -31,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lab.exactness import gather, load_example, make_run
+from lab.regrid import regrid_onnx, regrid_tflite
 from lab.results import RESULTS, write_results
 from rich.console import Console
 from rich.table import Table
@@ -75,13 +78,22 @@ def measure(net: str, run: RunFolder, *, sample_count: int, console: Console) ->
         if executor.target not in TARGETS:
             continue
         begin = time.process_time()
-        for mode, recorded in modes.items():
-            rows = replayed(executor, artifacts[executor.target], contract, recorded)
+        altered = regridded(artifacts[executor.target], folder=run.path)
+        for mode, recorded in (*modes.items(), ("grids", modes["random"])):
+            rows = replayed(executor, altered if mode == "grids" else artifacts[executor.target], contract, recorded)
             yield from ({"net": net, "executor": executor.name, "rules": executor.rules, "mode": mode, **row} for row in rows)
         if executor.name in TRACED:
             rows = traced(executor, artifacts[executor.target], samples)
             yield from ({"net": net, "executor": executor.name, "rules": executor.rules, "mode": "own", **row} for row in rows)
         console.print(f"{net}, {executor.name}: {time.process_time() - begin:.1f} s of CPU time")
+
+
+def regridded(artifact: Artifact, *, folder: Path) -> Artifact:
+    """The artifact's file with other scales, beside the run."""
+    change = {"onnx": regrid_onnx, "tflite": regrid_tflite}[artifact.target]
+    path = folder / f"regridded{artifact.path.suffix}"
+    path.write_bytes(change(artifact.path.read_bytes(), seed=0))
+    return artifact.replace(path=path)
 
 
 def drawn(contract: QuantizationContract, sample_count: int) -> dict[str, Array]:
@@ -178,7 +190,7 @@ def main() -> None:
         for net in nets:
             run = make_run(load_example(net), "int8", targets=TARGETS, work=arguments.work or Path(temporary))
             rows += measure(net, run, sample_count=2 if arguments.quick else NETS[net], console=console)
-    settings = {"recipe": "int8", "samples": NETS, "modes": ["program", "random", "own"]}
+    settings = {"recipe": "int8", "samples": NETS, "modes": ["program", "random", "grids", "own"]}
     path = write_results("exact_kernels", rows, settings=settings, packages=PACKAGES, quick=arguments.quick)
     show(console, rows)
     console.print(f"written: {path}")
