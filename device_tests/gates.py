@@ -8,6 +8,7 @@ contract       no entry is dropped                            artifacts with int
 layer parity   enough values lie within the allowed steps     artifacts with integers
 metric drop    95 % upper bound of the paired drop < limit    every artifact that ships
 slice drop     the same in every slice                        every artifact that ships, if the profile asks
+regressions    not worse, slower, larger than a baseline run  compressed artifacts, where a baseline is named
 slowdown       95 % upper bound of the ratio <= limit         compressed artifacts, on measured evidence
 latency p90    95 % upper bound of the percentile <= limit    every artifact that ships, on measured evidence
 load time      found <= limit                                 every artifact that ships, on measured evidence
@@ -31,6 +32,7 @@ from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.profile import Budgets, DeviceProfile, Tolerances
 from edgekit.core.validation import ArtifactResult, LayerParity, MetricResult
 from edgekit.core.verdict import Gate, Outcome
+from edgekit.device_tests.baseline import regression_gates
 from edgekit.device_tests.paired import quantile_interval, samples_to_decide
 
 if TYPE_CHECKING:
@@ -92,6 +94,8 @@ def _artifact_gates(profile: DeviceProfile, contract: QuantizationContract, find
     yield metric_gate(target, result.metric, tolerances=profile.tolerances)
     if profile.tolerances.slice_drop_points is not None:
         yield slice_gate(target, result.metric, limit=profile.tolerances.slice_drop_points)
+    if result.regression is not None:
+        yield from regression_gates(target, result.regression, tolerances=profile.tolerances, evidence=result.evidence)
     if result.evidence is Evidence.MEASURED:
         yield from _timing_gates(finding, profile.budgets)
     if profile.budgets.size_bytes is not None:

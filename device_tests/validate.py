@@ -16,6 +16,7 @@ size                   bytes   what ships
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -32,9 +33,11 @@ from edgekit.core.files import explain_disk
 from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.plugins import Progress, Transport, silent
 from edgekit.core.profile import DeviceProfile
+from edgekit.core.run import RunFolder
 from edgekit.core.task import Task
-from edgekit.core.validation import ArtifactResult, DeviceResult, MetricResult, Spread
+from edgekit.core.validation import ArtifactResult, DeviceResult, MetricResult, Regression, Spread
 from edgekit.core.verdict import Verdict
+from edgekit.device_tests.baseline import Baselines, match_baselines
 from edgekit.device_tests.gates import Finding, device_gates, notes
 from edgekit.device_tests.jobs import Answers
 from edgekit.device_tests.layer_error import layer_errors
@@ -60,6 +63,7 @@ def validate_device(
     log: Path,
     progress: Progress = silent,
     transport: Transport | None = None,
+    baseline: RunFolder | None = None,
 ) -> DeviceResult:
     """Run artifacts on a device and judge them.
 
@@ -72,15 +76,17 @@ def validate_device(
         log: File that third-party output is appended to.
         progress: Called as the work advances.
         transport: How to reach the device; the profile's where None.
+        baseline: The release before, whose artifacts run beside these.
 
     Raises:
-        UsageError: No artifacts, two of one label, or a target the profile has no runtime for.
+        UsageError: No artifacts, two of one label, a target the profile has no runtime for, or a baseline of another model.
         DeviceError: The device was lost.
         MissingExtraError: A runtime is not installed.
         DataError: The evaluation data or the metric is wrong.
         OutputError: The disk is full, or the output folder cannot be written.
     """
     started = time.perf_counter()
+    before = match_baselines(artifacts, baseline) if baseline is not None else Baselines()
     try:
         output.mkdir(parents=True, exist_ok=True)
         transport = transport or connect(profile)
@@ -89,7 +95,7 @@ def validate_device(
             profile = profile.on_system(facts.get("system", ""))
             _check(profile, artifacts)
             with closing(Workbench(profile, transport, output=output, log=log)) as bench:
-                findings, spreads = _Validation(bench, compressed_folder, task, progress).run(artifacts)
+                findings, spreads = _Validation(bench, compressed_folder, task, progress, baselines=before).run(artifacts)
         finally:
             transport.close()
     except OSError as reason:
@@ -126,8 +132,17 @@ def _check(profile: DeviceProfile, artifacts: Sequence[Artifact]) -> None:
 class _Validation:
     """One validation while it runs: the data, the reference, and what is found about each artifact."""
 
-    def __init__(self, bench: Workbench, compressed_folder: Path, task: Task | None, progress: Progress) -> None:
+    def __init__(
+        self,
+        bench: Workbench,
+        compressed_folder: Path,
+        task: Task | None,
+        progress: Progress,
+        *,
+        baselines: Baselines,
+    ) -> None:
         self.bench = bench
+        self.baselines = baselines
         self.folder = compressed_folder
         self.contract = QuantizationContract.read_json(compressed_folder / "contract.json")
         self.task = task
@@ -138,22 +153,27 @@ class _Validation:
     def run(self, artifacts: Sequence[Artifact]) -> tuple[list[Finding], tuple[Spread, ...]]:
         """Everything about all artifacts, and the spread between the executors."""
         by_target = {target: list(group) for target, group in _grouped(artifacts).items()}
-        total, done = 1 + len(artifacts) + len(by_target), itertools.count()
+        total, done = 1 + len(artifacts) + len(self.baselines.artifacts) + len(by_target), itertools.count()
         self.progress("reference answers in torch", next(done), total)
         reference = self._reference()
         answered: dict[str, Answered] = {}
         for artifact in artifacts:
             self.progress(f"run {artifact.label}", next(done), total)
             answered[artifact.label] = self._answer(artifact, reference)
+        for before in self.baselines.artifacts.values():
+            self.progress(f"run {before.label}", next(done), total)
+            answered[before.label] = self.bench.answers(before, contract=None)
         timed: dict[str, Timed] = {}
         for target, group in by_target.items():
             self.progress(f"measure {target}", next(done), total)
-            running = [artifact for artifact in group if not answered[artifact.label].failure]
+            beside = [self.baselines.artifacts[one.label] for one in group if one.label in self.baselines.artifacts]
+            running = [artifact for artifact in (*group, *beside) if not answered[artifact.label].failure]
             timed[target] = self.bench.timing(running) if running else Timed()
         self.progress("validated", total, total)
         findings = [
             self._finding(artifact, answered[artifact.label], timed[artifact.target], reference) for artifact in artifacts
         ]
+        findings = [self._compared(finding, answered, timed) for finding in findings]
         return findings, self._spreads(artifacts, answered, reference)
 
     def _reference(self) -> Reference:
@@ -198,6 +218,29 @@ class _Validation:
             timing_failure=timed.failure,
         )
 
+    def _compared(self, finding: Finding, answered: Mapping[str, Answered], timed: Mapping[str, Timed]) -> Finding:
+        """The finding with what its artifact is beside the baseline's."""
+        result = finding.result
+        before = self.baselines.artifacts.get(result.artifact.label)
+        if before is None or result.failure:
+            return finding
+        there = answered[before.label]
+        found = Regression(
+            run=self.baselines.run,
+            sha256=before.sha256,
+            size_ratio=result.artifact.size_bytes / max(before.size_bytes, 1),
+            failure=there.failure,
+        )
+        if there.answers is not None:
+            series = timed[before.target].series
+            ours, theirs = series.get(result.artifact.label), series.get(before.label)
+            threads, evidence = self.bench.profile.threads, result.evidence
+            ratios = compare(ours, theirs, threads=threads, evidence=evidence) if ours and theirs else ()
+            renamed = tuple(one.replace(name=one.name.replace("slowdown", "regression")) for one in ratios)
+            metric = self._score(answered[result.artifact.label], there.outputs("evaluation")) if self.evaluation else None
+            found = found.replace(measurements=renamed, metric=metric)
+        return dataclasses.replace(finding, result=result.replace(regression=found))
+
     def _measurements(self, artifact: Artifact, answers: Answers, timed: Timed, evidence: Evidence) -> tuple[Measurement, ...]:
         threads = self.bench.profile.threads
         found: list[Measurement] = []
@@ -209,12 +252,16 @@ class _Validation:
         return (*found, *_start_measurements(answers, evidence), _size(artifact))
 
     def _metric(self, answered: Answered, reference: Reference) -> MetricResult | None:
+        return self._score(answered, reference.outputs("float", "evaluation")) if self.evaluation else None
+
+    def _score(self, answered: Answered, others: Arrays) -> MetricResult | None:
+        """The task's metric on an artifact's answers, paired with another model's."""
         if self.task is None or self.evaluation is None:
             return None
         return score(
             self.task.metric,
             answered.outputs("evaluation"),
-            float_outputs=reference.outputs("float", "evaluation"),
+            float_outputs=others,
             targets=self.evaluation.targets,
             slices=self.evaluation.slices,
             seed=self.task.seed,

@@ -275,6 +275,7 @@ def validate(
     task: Task | None = None,
     *,
     devices: Sequence[str] = ("host",),
+    baseline: Path | str | None = None,
     split: bool = False,
     progress: Progress = silent,
 ) -> ValidationReport:
@@ -284,6 +285,8 @@ def validate(
         source: Artifacts, or the run folder they lie in.
         task: Brings the evaluation data; read again from the file the run names where None.
         devices: Profile names, or paths of profile files.
+        baseline: Run folder of the release before: its files run beside these, on the same samples and in turn, and must not be
+            better, faster or smaller by more than the profile's tolerances.
         split: Also split every layer's error into its causes; see :mod:`edgekit.core.error_split`.
         progress: Called as the work advances.
 
@@ -302,6 +305,9 @@ def validate(
         raise UsageError(f"{run.path} holds no artifacts. Make some with: edgekit export {run.path} --target onnx")
     profiles = [load_profile(name) for name in devices]
     task = task or _task_again(manifest)
+    before = RunFolder(Path(baseline)) if baseline is not None else None
+    if before is not None:
+        before.manifest()
     results = [
         validate_device(
             profile,
@@ -311,6 +317,7 @@ def validate(
             output=run.validation(profile.name),
             log=run.log,
             progress=progress,
+            baseline=before,
         )
         for profile in profiles
     ]

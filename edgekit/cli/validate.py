@@ -24,6 +24,7 @@ __all__ = ["validate", "verdict_document"]
     examples=[
         "validate runs/watch --device host",
         "validate runs/watch --device host --json",
+        "validate runs/watch --device host --baseline runs/watch",
         "validate runs/watch --device host --junit watch.xml --markdown watch.md",
         "validate runs/watch --device host --dry-run",
     ]
@@ -31,6 +32,7 @@ __all__ = ["validate", "verdict_document"]
 @run_argument
 @option("-d", "--device", "device", multiple=True, default=("host",), show_default=True,
         help="Device profile to validate on: a name from edgekit devices, or a .toml file. May be repeated.")  # fmt: skip
+@option("--baseline", type=click.Path(path_type=Path), help="Run folder of the release before: ends with 1 on a regression.")
 @once("--task", "task_file", help="Task file that judges the run.  [default: the one it was made from]")
 @once("--dry-run", is_flag=True, help="Check run, artifacts and profiles, say what would be done, and measure nothing.")
 @option("--split/--no-split", default=False, show_default=True,
@@ -43,6 +45,7 @@ def validate(
     /,
     run: Path,
     device: tuple[str, ...],
+    baseline: Path | None,
     task_file: str | None,
     dry_run: bool,
     split: bool,
@@ -65,7 +68,7 @@ def validate(
         return
     task = load_task(task_file) if task_file else None
     with terminal.working(folder) as progress:
-        report = pipeline.validate(run, task, devices=devices, split=split, progress=progress)
+        report = pipeline.validate(run, task, devices=devices, baseline=baseline, split=split, progress=progress)
     write_summaries(report, terminal, junit=junit, markdown=markdown)
     _show(terminal, folder, report)
     ctx.exit(ExitCode.OK if report.verdict == "SHIP" else ExitCode.GATE_MISSED)

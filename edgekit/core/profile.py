@@ -54,12 +54,16 @@ class Tolerances(Record):
         metric_drop_points: Loss of the task metric against float, in points (hundredths); the 95 % upper bound of the paired
             difference must lie below it.
         slice_drop_points: The same for every slice of the evaluation set (class, person …); None: slices are shown, not judged.
+        latency_growth: Share by which latency may grow against a baseline run's file.
+        size_growth: Share by which the file may grow against it.
         layer_steps: Largest difference in output quantization steps of any layer fed the program's own integers.
         layer_within_share: Share of all layer outputs that must lie within ``layer_steps``.
     """
 
     metric_drop_points: float = pydantic.Field(default=1.0, ge=0)
     slice_drop_points: float | None = pydantic.Field(default=None, ge=0)
+    latency_growth: float = pydantic.Field(default=0.05, ge=0)
+    size_growth: float = pydantic.Field(default=0.05, ge=0)
     layer_steps: int = pydantic.Field(default=1, ge=0)
     layer_within_share: float = pydantic.Field(default=1.0, gt=0, le=1)
 

@@ -22,6 +22,7 @@ __all__ = [
     "LayerParity",
     "MetricResult",
     "OutputParity",
+    "Regression",
     "SliceResult",
     "Spread",
     "ValidationReport",
@@ -147,6 +148,26 @@ class Spread(Record):
     sample_count: int
 
 
+class Regression(Record):
+    """An artifact beside that of the release before.
+
+    Args:
+        run: The other run folder.
+        sha256: Digest of its file.
+        metric: The task's metric, paired with the other file's answers: ``float_value`` is *its* score.
+        measurements: ``regression_ratio`` (latency over the other's, measured in turn) and ``regression_ratio_cpu``.
+        size_ratio: Size over the other's.
+        failure: Why the other file could not be run.
+    """
+
+    run: str
+    sha256: str
+    metric: MetricResult | None = None
+    measurements: tuple[Measurement, ...] = ()
+    size_ratio: float = 1.0
+    failure: str = ""
+
+
 class ArtifactResult(Record):
     """Everything found about one artifact in one runtime on one device.
 
@@ -158,6 +179,7 @@ class ArtifactResult(Record):
         outputs: End-to-end parity on the golden inputs.
         layers: Layer parity; empty for float artifacts.
         metric: The task metric; None where the task has no evaluation data.
+        regression: The artifact beside a baseline's; None where none was named.
         failure: Why the artifact could not be run (then the rest is empty).
     """
 
@@ -169,6 +191,7 @@ class ArtifactResult(Record):
     outputs: tuple[OutputParity, ...] = ()
     layers: tuple[LayerParity, ...] = ()
     metric: MetricResult | None = None
+    regression: Regression | None = None
     failure: str = ""
 
     def measurement(self, name: str) -> Measurement | None:
