@@ -63,7 +63,7 @@ class NativeRuntime:
 
     kind = "native"
     """Used when asked for by name; never chosen for a target by itself."""
-    hides = ("torch", "tensorflow", "keras", "coremltools", "jax", "onnx", "onnxruntime", "ai_edge_litert")
+    hides = ("torch", "tensorflow", "keras", "coremltools", "jax", "onnx")
 
     def __init__(self, *, name: str, target: str, extra: str, module: str, options: Sequence[RuntimeOption]) -> None:
         self.name = name
