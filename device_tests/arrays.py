@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
-from edgekit.core.errors import IntegrityError
 from edgekit.core.files import explain_disk
+from edgekit.core.npz import read_npz
 
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
@@ -41,10 +40,4 @@ def read_arrays(path: Path) -> dict[str, Array]:
     Raises:
         IntegrityError: It is missing or damaged.
     """
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, BadZipFile, EOFError) as reason:
-        raise IntegrityError(f"{path} cannot be read as arrays: {reason}. Validate again.") from reason
+    return read_npz(path, advice="Validate again.")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from edgekit.core.damage import explaining_damage
 from edgekit.core.errors import DataError, IntegrityError, UnsupportedOpError, UsageError, nearest
 from edgekit.core.runtime_options import RuntimeOption, read_settings
 from edgekit.core.tensors import DType, TensorSpec, check_inputs
@@ -89,9 +90,13 @@ class OnnxSession:
         check_inputs(inputs, self.inputs)
         if self._session is None:
             raise DataError("The session is closed. Load the model again.")
-        if self._bound is not None:
-            return self._bound.run(inputs)
-        return dict(zip(self._output_names, self._session.run(self._output_names, inputs), strict=True))
+        try:
+            if self._bound is not None:
+                return self._bound.run(inputs)
+            return dict(zip(self._output_names, self._session.run(self._output_names, inputs), strict=True))
+        except Exception as reason:  # ONNX Runtime's errors have no common base
+            words = " ".join(str(reason).split())
+            raise DataError(f"ONNX Runtime could not run the model on these inputs: {words}") from reason
 
     def close(self) -> None:
         """Free the model."""
@@ -145,7 +150,8 @@ def open_session(
         session = onnxruntime.InferenceSession(data, configured, providers=providers)
     except Exception as reason:  # ONNX Runtime's errors have no common base
         raise _explain(reason, source, onnxruntime.__version__) from reason
-    return OnnxSession(session, source, is_bound=bool(chosen["io_binding"]))
+    with explaining_damage(source):  # names and metadata that are no text
+        return OnnxSession(session, source, is_bound=bool(chosen["io_binding"]))
 
 
 def session_options(threads: int, chosen: Mapping[str, Any]) -> Any:

@@ -169,7 +169,7 @@ def _edges(stored: str, path: Path) -> tuple[tuple[TensorSpec, ...], tuple[Tenso
     try:
         data = json.loads(stored)
         sides = [tuple(TensorSpec.parse(row, source=str(path)) for row in data[side]) for side in ("inputs", "outputs")]
-    except (ValueError, KeyError, TypeError) as reason:
+    except (ValueError, KeyError, TypeError, RecursionError) as reason:
         raise IntegrityError(
             f"{path} does not say what its inputs and outputs are called: it was not exported by edgekit, or was changed."
         ) from reason

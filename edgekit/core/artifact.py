@@ -9,7 +9,7 @@ import pydantic
 
 from edgekit.core.contract import ContractReport
 from edgekit.core.errors import IntegrityError
-from edgekit.core.files import sha256
+from edgekit.core.files import inside, sha256
 from edgekit.core.model import Record
 from edgekit.core.tensors import TensorSpec
 
@@ -153,7 +153,7 @@ class Artifact(Record):
             IntegrityError: The file is missing, or a digest differs.
         """
         record = cls.read_json(folder / "artifact.json")
-        path = folder / record.path
+        path = inside(folder, record.path)
         if not path.exists():
             raise IntegrityError(f"{path} is missing, though {folder / 'artifact.json'} names it. Export again.")
         found = sha256(path)
@@ -162,11 +162,11 @@ class Artifact(Record):
                 f"{path} has sha256 {found[:16]}…, but {record.sha256[:16]}… was recorded when it was made."
                 " The file was changed or damaged; export again."
             )
-        selftest = folder / record.selftest if record.selftest else None
+        selftest = inside(folder, record.selftest) if record.selftest else None
         if selftest is not None and (not selftest.is_dir() or sha256(selftest) != record.selftest_sha256):
             raise IntegrityError(f"{selftest} is missing or was changed since it was made. Export again.")
-        companions = {name: folder / place for name, place in record.companions.items()}
+        companions = {name: inside(folder, place) for name, place in record.companions.items()}
         for name, digest in record.companions_sha256.items():
-            if not companions[name].exists() or sha256(companions[name]) != digest:
+            if name not in companions or not companions[name].exists() or sha256(companions[name]) != digest:
                 raise IntegrityError(f"{companions[name]} is missing or was changed since it was made. Export again.")
         return record.replace(path=path, companions=companions, selftest=selftest)

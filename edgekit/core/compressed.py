@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import IntegrityError
-from edgekit.core.files import sha256, writing_folder
+from edgekit.core.files import inside, sha256, writing_folder
 from edgekit.core.model import Record
+from edgekit.core.npz import read_npz
 from edgekit.core.recipe import Quantize, Recipe
 from edgekit.core.stages import Stage
 from edgekit.core.tensors import TensorSpec
@@ -221,7 +222,7 @@ def read_record(folder: Path) -> CompressedRecord:
     """
     record = CompressedRecord.read_json(folder / "compressed.json")
     for name, recorded in record.sha256.items():
-        path = folder / name
+        path = inside(folder, name)
         if not path.is_file():
             raise IntegrityError(f"{path} is missing, though compressed.json names it. Compress again.")
         found = sha256(path)
@@ -234,8 +235,6 @@ def read_record(folder: Path) -> CompressedRecord:
 
 def load_golden(folder: Path) -> Golden:
     """Read ``golden.npz`` without importing a framework."""
-    import numpy as np
-
-    with np.load(folder / "golden.npz", allow_pickle=False) as stored:
-        parts = {part: {key.removeprefix(part): stored[key] for key in stored.files if key.startswith(part)} for part in _PARTS}
+    stored = read_npz(folder / "golden.npz", advice="Compress again.")
+    parts = {part: {key.removeprefix(part): stored[key] for key in stored if key.startswith(part)} for part in _PARTS}
     return Golden(inputs=parts["inputs/"], outputs=parts["outputs/"], raw=parts["raw/"])

@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgekit.core.errors import OutputError
+from edgekit.core.errors import IntegrityError, OutputError
 
-__all__ = ["check_room", "replace_folder", "sha256", "size_bytes", "write_bytes", "write_text", "writing_folder"]
+__all__ = ["check_room", "inside", "replace_folder", "sha256", "size_bytes", "write_bytes", "write_text", "writing_folder"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DISK_ERRORS = {*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
@@ -27,10 +27,27 @@ def sha256(path: Path) -> str:
             name = file.relative_to(path).as_posix()
             digest.update(f"{name}\0{sha256(file)}\n".encode())
         return digest.hexdigest()
+    if path.exists() and not path.is_file():
+        raise IntegrityError(f"{path} is no plain file: it cannot be hashed.")
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def inside(folder: Path, name: Path | str) -> Path:
+    """The path of a file that a document in ``folder`` names.
+
+    Raises:
+        IntegrityError: It lies outside the folder, or links there.
+    """
+    try:
+        is_inside = (folder / name).resolve().is_relative_to(folder.resolve()) and not Path(name).is_absolute()
+    except (OSError, ValueError, RuntimeError):  # too long, a null character, a circle of links
+        is_inside = False
+    if not is_inside:
+        raise IntegrityError(f"A document in {folder} names the file {str(name)[:200]!r}, which is not in that folder.")
+    return folder / name
 
 
 def size_bytes(path: Path) -> int:

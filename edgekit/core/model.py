@@ -15,6 +15,10 @@ from edgekit.core.files import write_text
 __all__ = ["Record", "explain"]
 
 
+_LARGEST_BYTES = 2**29
+"""No document edgekit writes comes near."""
+
+
 class Record(pydantic.BaseModel):
     """A frozen, keyword-only value that round-trips through JSON; unknown fields are refused."""
 
@@ -37,10 +41,10 @@ class Record(pydantic.BaseModel):
     def read_json(cls, path: Path) -> Self:
         """Read one record from a JSON file."""
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(_text(path))
         except FileNotFoundError as reason:
             raise cls.error(f"{path} does not exist.") from reason
-        except (json.JSONDecodeError, UnicodeDecodeError) as reason:
+        except (OSError, ValueError, RecursionError) as reason:
             raise cls.error(f"{path} is not JSON: {reason}.") from reason
         return cls.parse(data, source=str(path))
 
@@ -48,10 +52,10 @@ class Record(pydantic.BaseModel):
     def read_toml(cls, path: Path) -> Self:
         """Read one record from a TOML file."""
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            data = tomllib.loads(_text(path))
         except FileNotFoundError as reason:
             raise cls.error(f"{path} does not exist.") from reason
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
+        except (OSError, ValueError, RecursionError) as reason:
             raise cls.error(f"{path} is not TOML: {reason}.") from reason
         return cls.parse(data, source=str(path))
 
@@ -66,6 +70,20 @@ class Record(pydantic.BaseModel):
     def replace(self, **changes: Any) -> Self:
         """A copy with the given fields changed (and validated)."""
         return type(self).model_validate({**dict(self), **changes})
+
+
+def _text(path: Path) -> str:
+    """A document's text.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no text, no plain file (a device never ends), or too large for a document.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no plain file")
+    if path.stat().st_size > _LARGEST_BYTES:
+        raise ValueError(f"it is larger than {_LARGEST_BYTES / 2**20:.0f} MiB")
+    return path.read_text(encoding="utf-8")
 
 
 def explain(reason: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgekit.core.errors import IntegrityError
-from edgekit.core.files import write_bytes
+from edgekit.core.files import inside, write_bytes
 from edgekit.core.model import Record
 from edgekit.core.tensors import DType, TensorSpec
 
@@ -106,7 +106,7 @@ class SelfTest(Record):
         record = cls.read_json(folder / "selftest.json")
         for tensor in (*record.inputs, *record.outputs):
             for name in tensor.files:
-                _read(folder / name, tensor)
+                _read(inside(folder, name), tensor)
         return record
 
     def inputs_of(self, case: int, *, folder: Path) -> dict[str, Array]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.core.damage import explaining_damage
 from edgekit.core.errors import IntegrityError
 from edgekit.core.files import sha256, size_bytes
 from edgekit.core.listing import Constant, Listing, Operation, Value, constant_of, with_sizes
@@ -54,6 +55,10 @@ class CoreMLInspector:
             IntegrityError: The package is incomplete, damaged, or points outside itself.
             UnsupportedOpError: It is a Core ML model of another kind.
         """
+        with explaining_damage(path):
+            return self._list(path, kept)
+
+    def _list(self, path: Path, kept: dict[str, Array] | None) -> Listing:
         program = read_package(path)
         description = model_messages().Model()
         description.ParseFromString(model_file(path).read_bytes())

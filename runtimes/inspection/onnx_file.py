@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.core.damage import explaining_damage
 from edgekit.core.errors import EdgekitError, IntegrityError
 from edgekit.core.files import sha256
 from edgekit.core.listing import Arithmetic, Constant, Listing, Operation, Value, constant_of, with_sizes
@@ -47,6 +48,10 @@ class OnnxInspector:
         Raises:
             IntegrityError: The bytes are no valid ONNX model, or its external data is missing or lies outside its folder.
         """
+        with explaining_damage(path):
+            return self._list(path, kept)
+
+    def _list(self, path: Path, kept: dict[str, Array] | None) -> Listing:
         model = _load(path)
         inferred = _with_shapes(model)
         constants = _constants(model, kept)

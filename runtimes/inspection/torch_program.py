@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.core.damage import explaining_damage
 from edgekit.core.files import sha256
 from edgekit.core.listing import Arithmetic, Constant, Listing, Operation, Value, constant_of, with_sizes
 
@@ -44,6 +45,10 @@ class Pt2Inspector:
         Raises:
             IntegrityError: torch cannot read the file.
         """
+        with explaining_damage(path):
+            return self._list(path, kept)
+
+    def _list(self, path: Path, kept: dict[str, Array] | None) -> Listing:
         import torch
 
         from edgekit.core.program import load_program
