@@ -9,12 +9,13 @@ ASSETS := smartwatch fashion mobilenet pictures sentences minilm basic-pitch sil
 # pyright's Python wrapper would ask the network for a newer version.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup assets demo check test proofs bench clean
+.PHONY: help setup assets demo check test proofs fuzz bench clean
 
 help:
 	@echo 'make demo     set up, fetch the smartwatch data, train, compress, export, validate; prints where the report is'
 	@echo 'make test     set up and run all tests'
 	@echo 'make proofs   run the many cases of what the tests show once'
+	@echo 'make fuzz     open N damaged files (N=2000); the campaign is N=100000'
 	@echo 'make check    formatting, lint, types, layers'
 	@echo 'make bench    measure what README and docs claim'
 	@echo 'make assets   fetch the data of all examples'
@@ -53,6 +54,11 @@ test: setup
 # Many cases of what the tests show once.
 proofs: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m proof $(PYTEST)
+
+# Damaged files of every format: callers live, limits hold, nothing is written elsewhere. FUZZ='--work DIR' goes on where it stopped.
+N ?= 2000
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py --count $(N) $(FUZZ)
 
 bench: setup
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done

@@ -31,7 +31,7 @@ def explaining_damage(source: object) -> Iterator[None]:
     """
     try:
         yield
-    except EdgekitError:
+    except (EdgekitError, ImportError):  # the latter is about the installation
         raise
     except Exception as reason:
         words = " ".join(str(reason).split())[:_MOST_LETTERS].rstrip(".")

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.core.confinement import Confinement, confine
+from edgekit.core.damage import explaining_damage
 from edgekit.core.errors import DataError
 from edgekit.core.frames import Channel
 from edgekit.core.remote_errors import describe_error
@@ -129,7 +130,8 @@ def _loaded(order: Order, into: list[LoadedModel]) -> tuple[dict[str, Any], dict
     module, _, name = order.runtime.partition(":")
     runtime: Runtime = getattr(importlib.import_module(module), name)
     import_s, start = time.perf_counter() - start, time.perf_counter()
-    session = runtime.load(Path(order.path), threads=order.threads, options=order.options)
+    with explaining_damage(order.path):
+        session = runtime.load(Path(order.path), threads=order.threads, options=order.options)
     load_s = time.perf_counter() - start
     into.append(
         LoadedModel(runtime=runtime, session=session, path=Path(order.path), threads=order.threads, options=order.options)
