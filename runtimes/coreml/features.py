@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgekit.core.errors import IntegrityError, UnsupportedOpError
@@ -12,31 +12,64 @@ from edgekit.runtimes.coreml.program import Classifier
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CLASSIFY", "as_variable", "image_inputs", "image_spec", "read_classifier"]
+__all__ = ["CLASSIFY", "as_picture", "as_variable", "image_spaces", "image_spec", "open_axes", "read_classifier"]
 
 CLASSIFY = "classify"
-_COLOUR_SPACES = {10: "GRAYSCALE", 20: "RGB", 30: "BGR"}
+_COLOUR_SPACES = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
 """``ImageFeatureType.ColorSpace`` of FeatureTypes.proto."""
 
 
 def image_spec(feature: Any) -> TensorSpec:
-    """An image input as callers give it: bytes ``[1, H, W, C]``.
+    """An image as callers see it, ``[1, H, W, C]``: bytes, or float16 where its colour space says so.
 
     Raises:
-        UnsupportedOpError: Its pixels are no bytes.
+        UnsupportedOpError: It has no colour space.
     """
     image = feature.type.imageType
     space = _COLOUR_SPACES.get(image.colorSpace)
     if space is None:
         raise UnsupportedOpError(
-            f"image '{feature.name}' has colour space {image.colorSpace}; only RGB, BGR and GRAYSCALE can be run."
+            f"image '{feature.name}' has colour space {image.colorSpace}; only {', '.join(_COLOUR_SPACES.values())} can be run."
         )
-    channels = 1 if space == "GRAYSCALE" else 3
-    return TensorSpec(name=feature.name, shape=(1, int(image.height), int(image.width), channels), dtype="uint8")
+    fields = {
+        "name": feature.name,
+        "shape": (1, int(image.height), int(image.width), 1 if space.startswith("GRAYSCALE") else 3),
+        "dtype": "float16" if space.endswith("FLOAT16") else "uint8",
+        "flexible": _open_sizes(image),
+    }
+    return TensorSpec.parse(fields, source=f"image '{feature.name}'")
 
 
-def image_inputs(features: Iterable[Any]) -> dict[str, str]:
-    """Image inputs of a description -> colour space."""
+def _open_sizes(image: Any) -> list[dict[str, Any]]:
+    """Height and width, axes 1 and 2, where the caller chooses them."""
+    kind = image.WhichOneof("SizeFlexibility")
+    if kind == "imageSizeRange":
+        return open_axes(
+            [(r.lowerBound, r.upperBound) for r in (image.imageSizeRange.heightRange, image.imageSizeRange.widthRange)], 1
+        )
+    if kind == "enumeratedSizes":
+        return open_axes([[getattr(size, side) for size in image.enumeratedSizes.sizes] for side in ("height", "width")], 1)
+    return []
+
+
+def open_axes(columns: Sequence[Sequence[int]], first: int = 0) -> list[dict[str, Any]]:
+    """Axes whose size the caller chooses, by a (smallest, largest) or a list of sizes for each.
+
+    Args:
+        columns: One for each axis: a tuple is a range, a list holds the sizes allowed.
+        first: The axis the first column stands for.
+    """
+    found = []
+    for axis, column in enumerate(columns, start=first):
+        low, high = (column[0], column[1]) if isinstance(column, tuple) else (min(column), max(column))
+        if low != high:
+            sizes = {} if isinstance(column, tuple) else {"sizes": sorted(set(map(int, column)))}
+            found.append({"axis": axis, "minimum": int(low), "maximum": int(high), **sizes})
+    return found
+
+
+def image_spaces(features: Iterable[Any]) -> dict[str, str]:
+    """Images among the features of a description -> colour space."""
     images = (feature for feature in features if feature.type.WhichOneof("Type") == "imageType")
     return {feature.name: _COLOUR_SPACES.get(feature.type.imageType.colorSpace, "") for feature in images}
 
@@ -48,6 +81,15 @@ def as_variable(name: str, given: Tensor, images: Mapping[str, str]) -> Tensor:
         return given
     pixels = given.permute(0, 3, 1, 2).float()
     return pixels.flip(1) if space == "BGR" else pixels
+
+
+def as_picture(name: str, computed: Tensor, images: Mapping[str, str]) -> Tensor:
+    """An output as callers see it: ``[1, C, H, W]`` of an image becomes ``[1, H, W, C]``, its bytes rounded and limited."""
+    space = images.get(name)
+    if space is None:
+        return computed
+    pixels = (computed.flip(1) if space == "BGR" else computed).permute(0, 2, 3, 1)
+    return pixels if space.endswith("FLOAT16") else pixels.round().clamp(0, 255)
 
 
 def read_classifier(description: Any, block: Any) -> Classifier | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from edgekit.core.errors import EdgekitError, IntegrityError, UnsupportedOpError, UsageError, nearest
 from edgekit.core.tensors import DType, TensorSpec
 from edgekit.runtimes.coreml.blocks import read_block, read_variable
-from edgekit.runtimes.coreml.features import image_inputs, image_spec, read_classifier
+from edgekit.runtimes.coreml.features import image_spaces, image_spec, open_axes, read_classifier
 from edgekit.runtimes.coreml.messages import model_messages
 from edgekit.runtimes.coreml.program import Program, Variable
 from edgekit.runtimes.coreml.weights import WeightFiles
@@ -68,7 +68,7 @@ def model_file(path: Path) -> Path:
         content = json.loads(manifest.read_text(encoding="utf-8"))
         relative = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
         found: Path = path / "Data" / relative
-    except (ValueError, KeyError, TypeError) as reason:
+    except (ValueError, KeyError, TypeError, RecursionError) as reason:
         raise IntegrityError(f"{manifest} is damaged: it names no root model ({type(reason).__name__}: {reason}).") from reason
     if not found.resolve().is_relative_to(path.resolve()):
         raise IntegrityError(f"{manifest} names a model outside the package: {relative}. It is not to be trusted.")
@@ -102,7 +102,8 @@ def _read_model(model: Any, file: Path, wanted: str) -> Program:
         variables=variables,
         opset=function.opset,
         constant_types=block.constant_types,
-        images=image_inputs(description.input),
+        images=image_spaces(description.input),
+        pictures=image_spaces(description.output),
         classifier=classifier,
         states=tuple(variable for variable in declared if variable.kind == "state"),
         function=name,
@@ -210,13 +211,8 @@ def _open_axes(array: Any) -> list[dict[str, Any]]:
     """Axes whose size the caller chooses: a range for each, or the shapes that are allowed."""
     kind = array.WhichOneof("ShapeFlexibility")
     if kind == "shapeRange":
-        bounds = [(int(size.lowerBound), int(size.upperBound)) for size in array.shapeRange.sizeRanges]
-        return [{"axis": at, "minimum": low, "maximum": high} for at, (low, high) in enumerate(bounds) if low != high]
+        return open_axes([(size.lowerBound, size.upperBound) for size in array.shapeRange.sizeRanges])
     if kind == "enumeratedShapes":
-        columns = [sorted(set(sizes)) for sizes in zip(*(shape.shape for shape in array.enumeratedShapes.shapes), strict=True)]
-        return [
-            {"axis": at, "minimum": sizes[0], "maximum": sizes[-1], "sizes": sizes}
-            for at, sizes in enumerate(columns)
-            if len(sizes) > 1
-        ]
+        shapes = [array.shape, *(shape.shape for shape in array.enumeratedShapes.shapes)]
+        return open_axes([list(sizes) for sizes in zip(*shapes, strict=True)])
     return []

@@ -128,6 +128,7 @@ class Program:
         opset: e.g. ``"CoreML7"`` (iOS 17).
         images: Input that is an image -> its colour space (``"RGB"``, ``"BGR"`` or ``"GRAYSCALE"``); callers give it
             ``uint8 [1, H, W, C]`` in the order red, green, blue, the variable of its name is ``[1, C, H, W]``.
+        pictures: Output that is an image -> its colour space; callers get ``[1, H, W, C]``.
         classifier: For a package that names classes: its outputs are shown as the array of values instead.
         constant_types: Variable name -> type of a constant in the file; ``"int4"`` is decoded into int8.
         states: Tensors that are kept between runs.
@@ -143,6 +144,7 @@ class Program:
     opset: str
     constant_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     classifier: Classifier | None = None
     states: tuple[Variable, ...] = ()
     function: str = "main"

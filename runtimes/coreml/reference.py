@@ -55,6 +55,7 @@ class ReferenceSession:
     def __init__(self, executable: Executable, program: Program) -> None:
         self.inputs = program.inputs
         self.outputs = program.outputs
+        self._pictures = program.pictures
         self._executable: Executable | None = executable
         declared = {name for name, variable in program.variables.items() if None in variable.shape}
         self._is_open = any(spec.flexible for spec in program.inputs) or any(spec.name in declared for spec in program.outputs)
@@ -91,6 +92,8 @@ class ReferenceSession:
         """
         import torch
 
+        from edgekit.runtimes.coreml.features import as_picture
+
         executable = self.executable
         check_inputs(inputs, self.inputs)
         if state is not None and set(state.names) != {variable.name for variable in executable.states}:
@@ -98,7 +101,8 @@ class ReferenceSession:
         tensors = {name: torch.from_numpy(_owned(array)) for name, array in inputs.items()}
         widened = {name: _widened(tensor) for name, tensor in tensors.items()}
         results = executable.run(widened, None if state is None else state.cells)
-        found = {spec.name: results[spec.name].numpy().astype(spec.dtype, copy=False) for spec in self.outputs}
+        shown = {spec.name: as_picture(spec.name, results[spec.name], self._pictures).numpy() for spec in self.outputs}
+        found = {spec.name: shown[spec.name].astype(spec.dtype, copy=False) for spec in self.outputs}
         return found if self._is_open else {spec.name: _declared(found[spec.name], spec) for spec in self.outputs}
 
     def close(self) -> None:

@@ -147,7 +147,7 @@ def test_other_kinds_of_model_are_named(package: Path) -> None:
 
 def test_images_without_a_colour_space_are_named(package: Path) -> None:
     edit(package, lambda model: model.description.input[0].type.imageType.SetInParent())  # type: ignore[attr-defined]
-    with pytest.raises(UnsupportedOpError, match="image 'input' has colour space 0; only RGB, BGR and GRAYSCALE"):
+    with pytest.raises(UnsupportedOpError, match="image 'input' has colour space 0; only GRAYSCALE, RGB, BGR"):
         read_package(package)
 
 
