@@ -141,7 +141,7 @@ def test_overwritten_weight_record(package: Path) -> None:
 
 def test_other_kinds_of_model_are_named(package: Path) -> None:
     edit(package, lambda model: model.neuralNetwork.SetInParent())  # type: ignore[attr-defined]
-    with pytest.raises(UnsupportedOpError, match="kind 'neuralNetwork', the form used before iOS 15; .* runs ML programs"):
+    with pytest.raises(UnsupportedOpError, match=r"kind 'neuralNetwork', the form used before iOS 15; .* runs ML programs"):
         read_package(package)
 
 
