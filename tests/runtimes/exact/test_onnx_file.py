@@ -125,7 +125,8 @@ def test_a_group_is_answered_as_onnx_runtime_does(kind: str) -> None:
     names = [session.get_outputs()[0].name]
     for _ in range(20):
         inputs = {one.name: RANDOM.integers(0, 256, one.shape).astype(np.uint8) for one in session.get_inputs()}
-        expected, [found] = session.run(names, inputs)[0], exact.run(names, inputs)
+        expected: Any = session.run(names, inputs)[0]
+        [found] = exact.run(names, inputs)
         assert found.dtype == expected.dtype
         assert np.array_equal(found, expected), f"{np.abs(found.astype(int) - expected.astype(int)).sum()} steps"
 
