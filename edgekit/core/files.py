@@ -42,7 +42,9 @@ def inside(folder: Path, name: Path | str) -> Path:
         IntegrityError: It lies outside the folder, or links there.
     """
     try:
-        is_inside = (folder / name).resolve().is_relative_to(folder.resolve()) and not Path(name).is_absolute()
+        place = (folder / name).resolve()
+        place.exists()  # a name that is too long is noticed here
+        is_inside = place.is_relative_to(folder.resolve()) and not Path(name).is_absolute()
     except (OSError, ValueError, RuntimeError):  # too long, a null character, a circle of links
         is_inside = False
     if not is_inside:

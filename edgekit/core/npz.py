@@ -28,10 +28,15 @@ def read_npz(path: Path, *, advice: str, error: type[EdgekitError] = IntegrityEr
     """
     import numpy as np
 
-    with _explained(path, advice, error), np.load(path, allow_pickle=False) as stored:
+    with _explained(path, advice, error), path.open("rb") as stream:
+        stored = np.load(stream, allow_pickle=False)
         if not isinstance(stored, np.lib.npyio.NpzFile):
             raise error(f"{path} holds a single array, expected several by name (.npz). {advice}")
-        return {name: np.asarray(stored[name]) for name in stored.files}
+        found = {name: stored[name] for name in stored.files}
+        for name, array in found.items():
+            if not isinstance(array, np.ndarray):  # numpy hands out the bytes of a member that is no array
+                raise error(f"{path} holds {name[:80]!r}, which is no array. {advice}")
+        return found
 
 
 @contextlib.contextmanager
