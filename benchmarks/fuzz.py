@@ -158,9 +158,10 @@ def main() -> int:
     rate = round(total.done / seconds, 1)
     longest = {"longest_s": round(total.longest_s, 2), "peak_bytes": total.peak_bytes, "mutants_per_s": rate}
     settings = {"seed": arguments.seed, "jobs": arguments.jobs, "limits": limits, **counts, **longest}
-    partial = total.done < QUICK or bool(arguments.only)
-    path = write_results("fuzz", table(total), settings=settings, packages=PACKAGES, quick=partial)
-    print(f"{rate:.0f} mutants a second; written to {path}")
+    print(f"{rate:.0f} mutants a second")
+    if not arguments.only:
+        path = write_results("fuzz", table(total), settings=settings, packages=PACKAGES, quick=total.done < QUICK)
+        print(f"written to {path}")
     harm = deaths + total.parent_deaths + total.time_overruns + total.memory_overruns + total.outside_writes
     if not arguments.work and not harm and not total.foreign:
         shutil.rmtree(work, ignore_errors=True)
