@@ -23,7 +23,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ PRECISIONS = ("float32", "float16", "int8")
 TIMEOUT_S, MEMORY_BYTES = 300.0, 6 * 2**30
 
 
-def measure(net: Architecture) -> dict[str, Any]:
+def measure(net: Architecture, wanted: Collection[str]) -> dict[str, Any]:
     """The rows of one net of the zoo, by precision."""
     from edgekit.core.compressed import Compressed
 
@@ -64,10 +64,10 @@ def measure(net: Architecture) -> dict[str, Any]:
             make_program(net, place, base)
             return Compressed.load(place / base), *load_answers(place, base)
 
-        return rows_of(program, place)
+        return rows_of(program, place, wanted)
 
 
-def measure_example(name: str) -> dict[str, Any]:
+def measure_example(name: str, wanted: Collection[str]) -> dict[str, Any]:
     """The rows of one example, by precision, on its golden inputs."""
     import edgekit
 
@@ -79,10 +79,10 @@ def measure_example(name: str) -> dict[str, Any]:
         return compressed, dict(compressed.golden.inputs), dict(compressed.golden.outputs)
 
     with tempfile.TemporaryDirectory(prefix="packages-") as scratch:
-        return rows_of(program, Path(scratch))
+        return rows_of(program, Path(scratch), wanted)
 
 
-def measure_shipped() -> dict[str, Any]:
+def measure_shipped(wanted: Collection[str]) -> dict[str, Any]:  # noqa: ARG001  there is one package
     """Basic Pitch as its authors ship it, beside their ONNX file of the same net in ONNX Runtime."""
     from edgekit import registry
     from edgekit.runtimes.coreml.package import read_package
@@ -106,12 +106,12 @@ def sorted_by_sum(answers: dict[str, Any]) -> list[Any]:
     return sorted(answers.values(), key=lambda array: (array.size, float(array.sum())))
 
 
-def rows_of(program: Callable[[str], Made], place: Path) -> dict[str, Any]:
-    """A float32, a float16 and an int8 package of what ``program`` gives, each run and compared."""
+def rows_of(program: Callable[[str], Made], place: Path, wanted: Collection[str]) -> dict[str, Any]:
+    """The wanted packages of what ``program`` gives, each run and compared."""
     found: dict[str, Any] = {}
     for base, kinds in (("float", ("float32", "float16")), ("int8", ("int8",))):
         made: Made | None = None
-        for kind in kinds:
+        for kind in (kind for kind in kinds if kind in wanted):
             try:
                 made = made or program(base)
                 found[kind] = one(*made, output=place / kind, kind=kind)
@@ -175,25 +175,34 @@ def steps(compressed: Any, artifact: Any, inputs: dict[str, Any]) -> dict[str, A
     return {"layer_count": len(apart), "layer_steps": int(values.max()), "exact_share": float((values == 0).mean())}
 
 
-def jobs(only: list[str] | None) -> dict[str, tuple[str, Callable[[], dict[str, Any]]]]:
+Job = Callable[[Collection[str]], dict[str, Any]]
+
+
+def jobs(only: list[str] | None) -> dict[str, tuple[str, Job]]:
     """Name -> family, and what is to be done."""
-    found = {name: (net.family, functools.partial(measure, net)) for name, net in architectures(*FAMILIES).items()}
+    found: dict[str, tuple[str, Job]] = {
+        name: (net.family, functools.partial(measure, net)) for name, net in architectures(*FAMILIES).items()
+    }
     found |= {f"example {name}": ("examples", functools.partial(measure_example, name)) for name in EXAMPLE_NAMES}
     found["Basic Pitch"] = ("published", measure_shipped)
     return {name: job for name, job in found.items() if not only or name in only}
 
 
-def run_all(todo: dict[str, tuple[str, Callable[[], dict[str, Any]]]], work: Path) -> None:
-    """One child process a net."""
+def run_all(todo: dict[str, tuple[str, Job]], work: Path) -> None:
+    """One child process a net; packages that are there already are left alone."""
     import_framework("coreml", with_transformers=any(family in {"text", "audio"} for family, _ in todo.values()))
     gc.freeze()
     done = read(work)
     with (work / "cells.jsonl").open("a", encoding="utf-8") as stream:
         for name, (family, job) in todo.items():
-            if name in done:
+            known = done.get(name, {"rows": {}})["rows"]
+            wanted = () if "as shipped" in known else [kind for kind in PRECISIONS if kind not in known]
+            if not wanted:
                 continue
-            ended = call_forked(job, timeout_s=TIMEOUT_S, memory_bytes=MEMORY_BYTES, log=work / "logs" / f"{name}.txt")
-            rows = ended.get("value") or {kind: {"refused": ended["error"]} for kind in PRECISIONS}
+            log = work / "logs" / f"{name}.txt"
+            call = functools.partial(job, wanted)
+            ended = call_forked(call, timeout_s=TIMEOUT_S, memory_bytes=MEMORY_BYTES, log=log)
+            rows = ended.get("value") or {kind: {"refused": ended["error"]} for kind in wanted}
             stream.write(json.dumps({"architecture": name, "family": family, "rows": rows}) + "\n")
             stream.flush()
             words = [f"{kind} {rows[kind].get('refused', rows[kind].get('relative_error'))}"[:90] for kind in rows]
@@ -201,9 +210,13 @@ def run_all(todo: dict[str, tuple[str, Callable[[], dict[str, Any]]]], work: Pat
 
 
 def read(work: Path) -> dict[str, dict[str, Any]]:
-    path = work / "cells.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {cell["architecture"]: cell for cell in map(json.loads, lines)}
+    """What is there: name -> family and the rows of its packages."""
+    path, found = work / "cells.jsonl", dict[str, dict[str, Any]]()
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        cell = json.loads(line)
+        known = found.setdefault(cell["architecture"], {**cell, "rows": {}})
+        known["rows"] |= cell["rows"]
+    return found
 
 
 def main() -> None:

@@ -110,6 +110,9 @@ def packages() -> str:
         if errors:
             broken = sum(not row["finite"] for row in found)
             lines.append(f"| {kind} | {len(found)} | {statistics.median(errors):.1e} | {max(errors):.1e} | {broken} |")
+    shipped = ran.get("as shipped", [])
+    if shipped:
+        lines += ["", f"Basic Pitch as its authors ship it is off by {shipped[0]['relative_error']:.1e} from their ONNX file."]
     layers = [row for row in ran.get("int8", []) if row.get("layer_count")]
     if layers:
         counts = sum(row["layer_count"] for row in layers)
