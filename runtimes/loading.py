@@ -22,7 +22,7 @@ from edgekit.core.confinement import Confinement
 from edgekit.core.errors import DataError, IntegrityError, UsageError
 from edgekit.core.file_kinds import CORE_ML, ORT, PT2, SAVED_MODEL, TFLITE, TORCHSCRIPT, kind_of
 from edgekit.core.measurement import Evidence
-from edgekit.core.model_server import Order
+from edgekit.core.model_server import Order, run_session
 from edgekit.core.served_model import Limits, ServedModel, SpawnedChild
 from edgekit.core.snapshot import Snapshot, take_snapshot
 from edgekit.core.tensors import TensorSpec, check_inputs, check_numbers
@@ -261,7 +261,7 @@ class _Here:
     def run(self, inputs: Mapping[str, Array], *, timeout_s: float | None = None) -> dict[str, Array]:  # noqa: ARG002
         if self._session is None:
             raise DataError("This model is closed. Load it again.")
-        return self._session.run(inputs)
+        return run_session(self._session, inputs)
 
     def call(
         self,

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.core.confinement import Confinement, confine
 from edgekit.core.damage import explaining_damage
-from edgekit.core.errors import DataError
+from edgekit.core.errors import DataError, EdgekitError
 from edgekit.core.frames import Channel
 from edgekit.core.remote_errors import describe_error
 from edgekit.core.supervision import end_with_caller
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from edgekit.core.plugins import Runtime, Session
     from edgekit.core.tensors import Array
 
-__all__ = ["LoadedModel", "Order", "serve"]
+__all__ = ["LoadedModel", "Order", "run_session", "serve"]
 
 _ANY_BYTES = 2**62
 """The caller is trusted: it may send what it likes."""
@@ -149,10 +149,25 @@ def _carry_out(
     loaded: LoadedModel, asked: Mapping[str, Any], arrays: dict[str, Array]
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     if "call" not in asked:
-        return {}, dict(loaded.session.run(arrays))
+        return {}, run_session(loaded.session, arrays)
     module, _, name = str(asked["call"]).partition(":")
     value, results = getattr(importlib.import_module(module), name)(loaded, arrays, **asked["arguments"])
     return {"value": value}, dict(results)
+
+
+def run_session(session: Session, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """One inference; what a runtime raises in it is about these inputs, on which the file's own numbers do not fit.
+
+    Raises:
+        DataError: The runtime could not run the model on them.
+    """
+    try:
+        return dict(session.run(inputs))
+    except (EdgekitError, ImportError, MemoryError):
+        raise
+    except Exception as reason:
+        words = " ".join(str(reason).split())[:400].rstrip(".")
+        raise DataError(f"The model could not be run on these inputs: {type(reason).__name__}: {words}.") from reason
 
 
 def _main() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from edgekit.core import landlock
 from edgekit.core.confinement import Confinement
-from edgekit.core.errors import IntegrityError, WorkerError
+from edgekit.core.errors import DataError, IntegrityError, WorkerError
 from edgekit.core.fork_server import ForkServer
 from edgekit.core.model_server import Order
 from edgekit.core.served_model import Limits, ServedModel
@@ -108,7 +108,7 @@ def test_deaths_hangs_and_refusals_leave_the_server_alone(opened: Any) -> None:
 @pytest.mark.skipif(not landlock.abi(), reason="confines files by Landlock: runs on Linux 5.13 and later")
 @pytest.mark.parametrize("deed", ["write", "read"])
 def test_children_are_confined(opened: Any, tmp_path: Path, deed: str) -> None:
-    with pytest.raises(WorkerError, match="PermissionError"):
+    with pytest.raises(DataError, match="PermissionError"):
         opened(deed).run(GIVEN)
     assert not (tmp_path / "model" / "new").exists()
 
