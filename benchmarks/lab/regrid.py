@@ -35,6 +35,8 @@ def regrid_tflite(data: bytes, *, seed: int) -> bytes:
             continue
         if kind in _MOVING:
             made.scale = source.scale
+            if kind == "PADV2":
+                graph.tensors[int(operator.inputs[2])].quantization.scale = source.scale
         else:
             made.scale = [float(np.float32(made.scale[0] * random.uniform(_LEAST, _MOST)))]
         if kind in _WITH_BIAS and len(operator.inputs) > 2 and operator.inputs[2] >= 0:

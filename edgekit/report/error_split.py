@@ -36,6 +36,7 @@ _SHORT: dict[Part, str] = {
 }  # fmt: skip
 _LAYER_COLUMNS = 16
 _NAMED = 3
+_LEAST_SHOWN = 1e-5
 _NO_NOISE = 1e-12
 """A power below it is float64's own rounding, not the layer's."""
 
@@ -48,7 +49,9 @@ def power(value: float | None) -> str:
     """
     if value is None:
         return quantities.NOTHING
-    return "0" if abs(value) < _NO_NOISE else quantities.significant(value)
+    if abs(value) < _NO_NOISE:
+        return "0"
+    return "<0.00001" if abs(value) < _LEAST_SHOWN else quantities.significant(value)
 
 
 def describe(split: ErrorSplit) -> Iterator[str]:

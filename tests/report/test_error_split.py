@@ -72,7 +72,7 @@ def test_tables_fit_eighty_columns() -> None:
     assert "blocks.2.conv 1.00 %" in printed(spread_table(SPREADS))
 
 
-@pytest.mark.parametrize(("value", "words"), [(1 / 12, "0.0833"), (1e-15, "0"), (None, "–"), (12.34, "12.3")])
+@pytest.mark.parametrize(("value", "words"), [(1 / 12, "0.0833"), (1e-15, "0"), (1e-9, "<0.00001"), (None, "–"), (12.34, "12.3")])
 def test_powers_are_short(value: float | None, words: str) -> None:
     assert power(value) == words
 
