@@ -331,7 +331,7 @@ class _CoreML:
 
     def _stored(self, producer: Any, attribute: str) -> tuple[Any, np.ndarray | None]:
         """An operation's constant and its values, from the weight file."""
-        from edgekit.runtimes.coreml.package import _value
+        from edgekit.runtimes.coreml.blocks import read_value
         from edgekit.runtimes.coreml.weights import WeightFiles
 
         if attribute in producer.attributes:
@@ -340,7 +340,7 @@ class _CoreML:
             message = self.constants[name].attributes["val"]
         else:
             return None, None
-        values = np.array(_value(message, WeightFiles(self.file.parent)))
+        values = np.array(read_value(message, WeightFiles(self.file.parent)))
         return message, values if message.WhichOneof("value") == "blobFileValue" else None
 
     def _store(self, message: Any, values: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from edgekit.runtimes.coreml.weights import DTYPES, WeightFiles, decode_value
 if TYPE_CHECKING:
     from edgekit.runtimes.coreml.program import Kind, Value
 
-__all__ = ["read_block", "read_variable"]
+__all__ = ["read_block", "read_value", "read_variable"]
 
 
 def read_block(block: Any, weights: WeightFiles) -> Block:
@@ -36,7 +36,7 @@ def read_block(block: Any, weights: WeightFiles) -> Block:
             variable = read_variable(message.outputs[0])
             if variable.name in constants:
                 raise IntegrityError(f"the constant '{variable.name}' is defined twice; a program assigns each name once.")
-            constants[variable.name] = _value(message.attributes["val"], weights)
+            constants[variable.name] = read_value(message.attributes["val"], weights)
             types[variable.name] = variable.dtype
         else:
             operations.append(_operation(message, weights))
@@ -47,7 +47,7 @@ def read_block(block: Any, weights: WeightFiles) -> Block:
 def _operation(message: Any, weights: WeightFiles) -> Operation:
     outputs = tuple(read_variable(declared) for declared in message.outputs)
     if "name" in message.attributes:
-        name = str(_value(message.attributes["name"], weights))
+        name = str(read_value(message.attributes["name"], weights))
     else:
         name = outputs[0].name if outputs else message.type
     # constexpr operations up to iOS 17 keep their parameters as attributes, later ones as inputs
@@ -67,10 +67,20 @@ def _bindings(argument: Any, weights: WeightFiles) -> tuple[str | Literal, ...]:
 
 
 def _literal(message: Any, weights: WeightFiles) -> Literal:
-    return Literal(_value(message, weights), _type(message.type)[0])
+    return Literal(read_value(message, weights), _type(message.type)[0])
 
 
-def _value(message: Any, weights: WeightFiles) -> Value:
+def read_value(message: Any, weights: WeightFiles) -> Value:
+    """Decode a ``Value`` message: a constant.
+
+    Args:
+        message: The message.
+        weights: Where it may lie.
+
+    Raises:
+        IntegrityError: Type, shape and stored data do not fit each other.
+        UnsupportedOpError: Its type is none the executor knows.
+    """
     dtype, shape, _ = _type(message.type)
     static = tuple(size for size in shape if size is not None)
     if len(static) != len(shape):
