@@ -48,13 +48,14 @@ def split_all(run: RunFolder, artifacts: Sequence[Artifact], *, progress: Progre
     """
     here = {executor.target for executor in EXECUTORS if _is_here(executor)}
     chosen = [one for one in artifacts if one.target in here and not (one.is_baseline or one.baked) and _has_layers(one)]
+    modelled = {executor.target for executor in EXECUTORS if executor.rules}
+    keeper = next((one.label for one in chosen if one.target in modelled), chosen[0].label if chosen else "")
     found = []
     for done, artifact in enumerate(chosen):
         progress(f"split {artifact.label}", done, len(chosen))
         split = split_apart(run, run.artifacts / artifact.label, sample_count=_SAMPLES)
-        found.append(
-            split if done == 0 else split.replace(spreads=())
-        )  # the pairs of executors are the run's, and once is enough
+        # The pairs of executors are the run's: they stand once, where the rules of either side are known.
+        found.append(split if artifact.label == keeper else split.replace(spreads=()))
     return tuple(found)
 
 
