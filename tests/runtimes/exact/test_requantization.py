@@ -89,6 +89,16 @@ def test_two_roundings_make_one_of_a_quarter() -> None:
         assert rule(np.array([1]), np.float32(1.0), factor, WIDE).tolist() == [expected]
 
 
+@given(st.integers(-(2**38), 2**38), FACTORS)
+def test_sums_of_64_bits_take_a_multiplier_of_15_bits(value: int, factor: float) -> None:
+    factor = factor / 2**16
+    [found] = requantization.by_short_multiplier(np.array([value]), np.float32(1.0), np.array([factor], np.float32), WIDE)
+    multiplier, shift = fixed_point(float(np.float32(factor)))
+    short = Fraction(min((multiplier + 2**15) >> 16, 2**15 - 1), 2**15) * Fraction(2) ** shift
+    assert found == half_up(value * short)
+    assert abs(short / Fraction(float(np.float32(factor))) - 1) < Fraction(1, 2**14)
+
+
 def test_channels_left_over_by_the_vector_code_are_rounded_away() -> None:
     sums = np.full((1, 6), -4)  # -0.5 each
     found = by_two_upward_in_lanes(sums, np.float32(0.125), np.ones(6, np.float32), WIDE)
