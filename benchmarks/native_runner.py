@@ -182,7 +182,7 @@ def main() -> None:
     if root is not None:
         make_root(root)
     compiler = subprocess.run(["c++", "--version"], check=True, capture_output=True, text=True).stdout.splitlines()[0]
-    emulator = emulator_version() if root is not None else "not used in the last call"
+    emulator = "none" if arguments.no_arm else emulator_version()
     settings = {"compiler": compiler, "emulator": emulator, "expected": "Python, on the same core and library"}
     with tempfile.TemporaryDirectory() as temporary:
         for name in arguments.fixture or FIXTURES:
