@@ -234,6 +234,7 @@ def _explain(reason: Exception, source: str, version: str) -> Exception:
         type(reason).__name__ == "NotImplemented"
         or "is not a registered function/op" in text
         or "Could not find an implementation" in text
+        or "No Op registered for" in text
     ):
         return UnsupportedOpError(
             f"{source}: ONNX Runtime {version} has no kernel for an operator of this model. It says: {text}"

@@ -196,8 +196,8 @@ def check_numbers(inputs: Arrays) -> None:
 def _axis_hint(spec: TensorSpec, shape: tuple[int, ...]) -> str:
     """What to do with an array whose axes are there in another order, or whose batch axis is missing.
 
-    >>> _axis_hint(TensorSpec(name="x", shape=(1, 3, 8, 9), dtype="float32"), (1, 8, 9, 3))
-    ' Its channels are last where the model has them second: give x.transpose(0, 3, 1, 2).'
+    >>> print(_axis_hint(TensorSpec(name="x", shape=(1, 3, 8, 9), dtype="float32"), (1, 8, 9, 3)).strip())
+    Its channels are last where the model has them second: give x.transpose(0, 3, 1, 2).
     """
     last = tuple(range(len(shape)))
     if len(shape) >= 3:
