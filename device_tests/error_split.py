@@ -24,7 +24,7 @@ from edgekit.runtimes.replays import EXECUTORS, Executor, simulate_coreml
 if TYPE_CHECKING:
     from edgekit.core.contract import QuantizationContract, TensorQuantization
     from edgekit.core.tensors import Array
-    from edgekit.device_tests.split_program import ProgramLayer
+    from edgekit.device_tests.bisection.split_program import ProgramLayer
     from edgekit.runtimes.exact.graph import Operation
     from edgekit.runtimes.exact.replay import ExactReplay
 
@@ -88,7 +88,7 @@ def split_apart(run: RunFolder, folder: Path, *, sample_count: int) -> ErrorSpli
 
 def split_in_worker(*, run: str, folder: str, sample_count: int) -> dict[str, Any]:
     """Worker side of :func:`split_apart`."""
-    from edgekit.device_tests.split_program import program_layers
+    from edgekit.device_tests.bisection.split_program import program_layers
 
     place = RunFolder(Path(run))
     artifact = Artifact.load(Path(folder))
@@ -155,7 +155,7 @@ def split_layers(
     Args:
         artifact: An int8 artifact.
         contract: The contract it was made from.
-        layers: What the program computes; see :func:`~edgekit.device_tests.split_program.program_layers`.
+        layers: What the program computes; see :func:`~edgekit.device_tests.bisection.split_program.program_layers`.
         answers: Activation entry -> the executor's integers ``[S, *shape]`` on the contract's grid.
         executor: What gave them.
 
