@@ -18,6 +18,7 @@ from edgekit.core.measurement import Distribution, Measurement
 from edgekit.core.model_inputs import pick_inputs
 from edgekit.core.operator_profile import OperatorProfile
 from edgekit.core.progress import Progress, silent
+from edgekit.core.spawned_child import StartedChild
 from edgekit.device_tests.blocks import Block
 from edgekit.device_tests.host import host_facts, process_age_s
 from edgekit.device_tests.measurement import BLOCK_S, Series, compare, summarise, take_rounds
@@ -45,6 +46,7 @@ def bench(
     memory_bytes: int | None = None,
     progress: Progress = silent,
     log: Path | None = None,
+    started: StartedChild | None = None,
 ) -> FileBench:
     """Load, first inference, latency, CPU time and memory of model files, and their ratios.
 
@@ -61,6 +63,7 @@ def bench(
         memory_bytes: Most memory a model may take.
         progress: Called as the work advances.
         log: File the children's output is appended to.
+        started: A child for the first file that was started before, with the same threads and log.
 
     Raises:
         UsageError: A file does not exist; the runtime, an option or an input is unknown.
@@ -77,8 +80,9 @@ def bench(
         for file in files:
             progress(f"load {Path(file).name}", len(loaded), len(files))
             model = load(
-                file, runtime=runtime, threads=threads, options=options, timeout_s=timeout_s, memory_bytes=memory_bytes, log=log
-            )
+                file, runtime=runtime, threads=threads, options=options, timeout_s=timeout_s, memory_bytes=memory_bytes, log=log,
+                started=None if loaded else started,
+            )  # fmt: skip
             loaded.append(_Timed(stack.enter_context(model), inputs, warm_up=warm_up))
         answered_s = _since_start(loaded[0].first)
         budget_s = seconds * len(loaded)

@@ -6,7 +6,7 @@ A model file from somebody else is copied and hashed here, and opened in a confi
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -23,11 +23,10 @@ from edgekit.core.errors import DataError, IntegrityError, UsageError
 from edgekit.core.file_kinds import CORE_ML, ORT, PT2, SAVED_MODEL, TFLITE, TORCHSCRIPT, kind_of
 from edgekit.core.measurement import Evidence
 from edgekit.core.model_server import Order, run_session
-from edgekit.core.served_model import Limits, ServedModel, SpawnedChild
+from edgekit.core.served_model import Limits, ServedModel
 from edgekit.core.snapshot import Snapshot, take_snapshot
+from edgekit.core.spawned_child import StartedChild
 from edgekit.core.tensors import TensorSpec, check_inputs, check_numbers
-from edgekit.core.threads import thread_limits
-from edgekit.core.worker import CONFINED
 
 if TYPE_CHECKING:
     from edgekit.core.plugins import Runtime, Session
@@ -58,7 +57,8 @@ class LoadedModel:
     Args:
         session: The model.
         path: Its file.
-        snapshot: The copy that was loaded; its folder's folder goes when the model is closed.
+        snapshot: The copy that was loaded.
+        folder: What goes when the model is closed.
         runtime: The runtime.
         allow_nan: Inputs may hold NaN.
 
@@ -72,10 +72,17 @@ class LoadedModel:
     """
 
     def __init__(
-        self, session: ServedModel | _Here, *, path: Path, snapshot: Snapshot, runtime: Runtime, allow_nan: bool = False
+        self,
+        session: ServedModel | _Here,
+        *,
+        path: Path,
+        snapshot: Snapshot,
+        folder: Path,
+        runtime: Runtime,
+        allow_nan: bool = False,
     ) -> None:
         self._session, self._allow_nan = session, allow_nan
-        self._finalizer = weakref.finalize(self, _forget, session, snapshot.path.parent.parent)
+        self._finalizer = weakref.finalize(self, _forget, session, folder)
         self.inputs: tuple[TensorSpec, ...] = session.inputs
         self.outputs: tuple[TensorSpec, ...] = session.outputs
         self.path, self.sha256, self.runtime = path, snapshot.sha256, runtime.name
@@ -143,6 +150,7 @@ def load(
     confined: bool = True,
     allow_nan: bool = False,
     log: Path | None = None,
+    started: StartedChild | None = None,
 ) -> LoadedModel:
     """Load a model file of any format.
 
@@ -156,6 +164,7 @@ def load(
         confined: Open it in a confined child. False: in this process, for files you made yourself.
         allow_nan: Take inputs that hold NaN.
         log: File the child's output is appended to.
+        started: A child that was started before, with the same threads and log; it is the model's from now on.
 
     Raises:
         UsageError: The file does not exist, or the runtime or an option is unknown.
@@ -164,28 +173,33 @@ def load(
         UnsupportedOpError: It holds an operator the runtime cannot run.
         WorkerError: The child died, ran out of time or of memory.
     """
-    place = Path(path)
     if threads < 1:
         raise UsageError(f"threads is {threads}; expected 1 or more.")
-    name = runtime or runtime_of(place)
-    part = cast("Runtime", entry_points.load("runtimes", name))
-    entry_points.require(part)
-    folder = Path(tempfile.mkdtemp(prefix="edgekit-model-"))
-    try:
-        (folder / "model").mkdir()
-        snapshot = take_snapshot(place, folder / "model", companions=_COMPANIONS)
+    place, choices = Path(path), dict(options or {})
+    with contextlib.ExitStack() as stack:
+        if started is not None:
+            stack.callback(started.discard)
+        name = runtime or runtime_of(place)
+        part = cast("Runtime", entry_points.load("runtimes", name))
+        entry_points.require(part)
         session: ServedModel | _Here
         if confined:
-            order = Order(runtime=entry_points.place("runtimes", name), path=str(snapshot.path), threads=threads,
-                          options=dict(options or {}), hides=tuple(part.hides))  # fmt: skip
+            if started is None:
+                started = StartedChild(threads=threads, log=log)
+                stack.callback(started.discard)
+            folder = started.folder
+            snapshot = take_snapshot(place, started.model, companions=_COMPANIONS)
+            order = Order(runtime=entry_points.place("runtimes", name), path=str(snapshot.path), threads=threads, options=choices,
+                          hides=tuple(part.hides))  # fmt: skip
             limits = Limits(timeout_s=timeout_s, memory_bytes=memory_bytes)
-            session = _served(order, folder, what=f"running {place.name}", limits=limits, shown=str(place), log=log)
+            session = _served(started, order, what=f"running {place.name}", limits=limits, shown=str(place))
         else:
-            session = _Here(part, snapshot.path, threads=threads, options=options or {})
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return LoadedModel(session, path=place, snapshot=snapshot, runtime=part, allow_nan=allow_nan)
+            folder = Path(tempfile.mkdtemp(prefix="edgekit-model-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            snapshot = take_snapshot(place, folder, companions=_COMPANIONS)
+            session = _Here(part, snapshot.path, threads=threads, options=choices)
+        stack.pop_all()
+    return LoadedModel(session, folder=folder, path=place, snapshot=snapshot, runtime=part, allow_nan=allow_nan)
 
 
 def runtime_of(path: Path) -> str:
@@ -212,28 +226,17 @@ def runtime_of(path: Path) -> str:
     return name
 
 
-def _served(order: Order, folder: Path, *, what: str, limits: Limits, shown: str, log: Path | None) -> ServedModel:
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    reads = (str(folder / "model"), *_named_files(order.options))
+def _served(started: StartedChild, order: Order, *, what: str, limits: Limits, shown: str) -> ServedModel:
+    reads = (str(started.model), *_named_files(order.options))
     rights = Confinement(reads=reads, memory_bytes=limits.memory_bytes, cpu_s=None, file_bytes=_LOG_BYTES)
-    variables = {**os.environ, "PYTHONUNBUFFERED": "1", CONFINED: "1", **thread_limits(order.threads)}
-    variables |= dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "KERAS_HOME"), str(scratch))
-    place = log or folder / "log.txt"
-    with place.open("ab") as output:
-        child = SpawnedChild(environment=variables, log=output)
-    try:
-        session = ServedModel(
-            child,
-            Order(**{**vars(order), "confined": rights.model_dump(mode="json"), "scratch": str(scratch)}),
-            what=what,
-            limits=Limits(timeout_s=limits.timeout_s, memory_bytes=rights.memory_limit_bytes, answer_bytes=limits.answer_bytes),
-            log=place,
-            shown=shown,
-        )
-    except BaseException:
-        child.end()
-        raise
+    session = ServedModel(
+        started.child,
+        Order(**{**vars(order), "confined": rights.model_dump(mode="json"), "scratch": str(started.scratch)}),
+        what=what,
+        limits=Limits(timeout_s=limits.timeout_s, memory_bytes=rights.memory_limit_bytes, answer_bytes=limits.answer_bytes),
+        log=started.log,
+        shown=shown,
+    )
     for note in session.notes:
         warnings.warn(note, RuntimeWarning, stacklevel=3)
     return session

@@ -52,16 +52,22 @@ def bench(
     Load, first inference, latency and CPU time with their distribution, memory, and with --profile every operator's time and
     whether it computes on integers, on floats, or fell back. FILES may be of any format, and need no run folder.
     """
-    from edgekit.core.model_inputs import read_arrays
-    from edgekit.core.runtime_options import parse_settings
-    from edgekit.file_bench import bench as measure
+    from edgekit.core.spawned_child import StartedChild
 
     with terminal.working() as progress:
-        found = measure(
-            *files, inputs=read_arrays(inputs), runtime=runtime, threads=threads, options=parse_settings(settings),
-            seconds=seconds, warm_up=warm_up, profile=profile, timeout_s=timeout, memory_bytes=memory * 2**20 if memory else None,
-            progress=progress, log=terminal.log,
-        )  # fmt: skip
+        started = StartedChild(threads=threads, log=terminal.log)  # imports what it needs while this process does
+        try:
+            from edgekit.core.model_inputs import read_arrays
+            from edgekit.core.runtime_options import parse_settings
+            from edgekit.file_bench import bench as measure
+
+            found = measure(
+                *files, inputs=read_arrays(inputs), runtime=runtime, threads=threads, options=parse_settings(settings),
+                seconds=seconds, warm_up=warm_up, profile=profile, timeout_s=timeout,
+                memory_bytes=memory * 2**20 if memory else None, progress=progress, log=terminal.log, started=started,
+            )  # fmt: skip
+        finally:
+            started.discard()
     from edgekit.report.file_bench import render_terminal
 
     terminal.finish({"bench": json.loads(found.to_json())}, lambda console: render_terminal(found, console))

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import select
-import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgekit.core.errors import DataError, EdgekitError, IntegrityError, WorkerError
 from edgekit.core.frames import Channel
@@ -26,12 +23,11 @@ from edgekit.core.model_server import Order
 from edgekit.core.remote_errors import raise_error
 from edgekit.core.supervision import death, last_words, plain, resident_bytes
 from edgekit.core.tensors import TensorSpec
-from edgekit.core.worker import CONFINED
 
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["Child", "Limits", "ServedModel", "SpawnedChild"]
+__all__ = ["Child", "Limits", "ServedModel"]
 
 _POLL_S = 0.1
 _END_S = 2.0
@@ -76,48 +72,6 @@ class Child(Protocol):
     def end(self) -> None:
         """End it and what it started, and close the pipes; harmless when it has ended."""
         ...
-
-
-class SpawnedChild:
-    """A new Python.
-
-    Args:
-        environment: Its whole environment.
-        log: What it writes to its standard output and error goes here.
-    """
-
-    def __init__(self, *, environment: Mapping[str, str], log: IO[bytes]) -> None:
-        self._leads_group = CONFINED not in os.environ
-        # -P: the folder it is started in is somebody's own, and a confined child cannot read there what Python would look for
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "edgekit.core.model_server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=dict(environment),
-            start_new_session=self._leads_group,
-            bufsize=0,
-        )
-        self._streams: list[IO[bytes]] = [stream for stream in (self._process.stdin, self._process.stdout) if stream]
-        self.writes, self.reads = (stream.fileno() for stream in self._streams)
-        self.pid = self._process.pid
-
-    def wait(self, timeout_s: float) -> int | None:
-        """See :class:`Child`."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._process.wait(timeout_s)
-        return None
-
-    def end(self) -> None:
-        """See :class:`Child`."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if self._leads_group:  # also where it has ended: what it started may live on
-                os.killpg(self.pid, signal.SIGKILL)
-            elif self._process.poll() is None:
-                self._process.kill()
-        self._process.wait()
-        for stream in self._streams:
-            stream.close()
 
 
 class ServedModel:

@@ -28,13 +28,12 @@ from edgekit.core.confinement import Confinement, confine
 from edgekit.core.errors import MissingExtraError, WorkerError
 from edgekit.core.files import write_text
 from edgekit.core.remote_errors import describe_error, raise_error
+from edgekit.core.spawned_child import CONFINED
 from edgekit.core.supervision import death, end_with_caller, last_words, resident_bytes
 
-__all__ = ["CONFINED", "call"]
+__all__ = ["call"]
 
 _POLL_S = 0.1
-CONFINED = "EDGEKITCONFINED"
-"""Set in confined workers and what they start. These cannot leave the process group, by which all of them are ended."""
 _ANSWER_BYTES = 64 * 2**20
 """Largest answer that is read; a child that was taken over may write anything."""
 

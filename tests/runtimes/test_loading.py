@@ -20,8 +20,8 @@ from edgekit.core import landlock
 from edgekit.core.errors import DataError, IntegrityError, UsageError, WorkerError
 from edgekit.core.files import sha256
 from edgekit.core.model_server import Order
-from edgekit.core.served_model import Limits, ServedModel, SpawnedChild
-from edgekit.core.worker import CONFINED
+from edgekit.core.served_model import Limits, ServedModel
+from edgekit.core.spawned_child import CONFINED, SpawnedChild
 from edgekit.runtimes.loading import LoadedModel, runtime_of
 
 CHILD = '''
@@ -206,6 +206,7 @@ def test_a_child_ends_with_its_caller(code: Path, tmp_path: Path) -> None:
         "import os, pathlib, sys, threading, numpy as np\n"
         "from edgekit.core.model_server import Order\n"
         "from edgekit.core.served_model import *\n"
+        "from edgekit.core.spawned_child import SpawnedChild\n"
         "child = SpawnedChild(environment=os.environ, log=open('log.txt', 'ab'))\n"
         f"rights = {{'reads': [{str(code)!r}, {str(tmp_path)!r}]}}\n"
         "order = Order(runtime='hostile_runtime:RUNTIME', path='model.bin', confined=rights, scratch='.')\n"
