@@ -56,10 +56,11 @@ def power(value: float | None) -> str:
 
 def describe(split: ErrorSplit) -> Iterator[str]:
     """What a reader should take home, in sentences."""
-    totals = {part: sum(row.power(part) or 0.0 for row in split.layers) for part in PARTS}
+    totals: dict[Part, float] = {part: sum(row.power(part) or 0.0 for row in split.layers) for part in PARTS}
     whole = sum(totals.values())
     if whole > 0:
-        ordered = sorted((part for part in PARTS if totals[part] > _NO_NOISE * whole), key=lambda part: -totals[part])
+        kept = [part for part in PARTS if totals[part] > _NO_NOISE * whole]
+        ordered = sorted(kept, key=totals.__getitem__, reverse=True)
         shares = ", ".join(f"{PART_WORDS[part]} {quantities.share(totals[part] / whole)}" for part in ordered)
         yield f"Error made by the layers of {split.label} in {split.executor}, each fed the program's integers: {shares}."
     inexact = sorted((row for row in split.layers if row.exact_share < 1), key=lambda row: row.exact_share)

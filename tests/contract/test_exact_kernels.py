@@ -13,8 +13,8 @@ from edgekit.core.error_split import PARTS, ErrorSplit, LayerSplit
 from edgekit.core.errors import UnsupportedOpError, UsageError
 from edgekit.core.run import RunFolder
 from edgekit.core.tensors import to_stored
-from edgekit.device_tests.error_split import split_all, split_in_worker, split_layers
 from edgekit.device_tests.bisection.split_program import ProgramLayer, program_layers
+from edgekit.device_tests.error_split import split_all, split_in_worker, split_layers
 from edgekit.runtimes.exact.forcing import forced_answers
 from edgekit.runtimes.exact.replay import replay
 from edgekit.runtimes.exact.rules import RULES, SIMULATION
