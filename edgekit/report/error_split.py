@@ -59,7 +59,7 @@ def describe(split: ErrorSplit) -> Iterator[str]:
     totals: dict[Part, float] = {part: sum(row.power(part) or 0.0 for row in split.layers) for part in PARTS}
     whole = sum(totals.values())
     if whole > 0:
-        kept = [part for part in PARTS if totals[part] > _NO_NOISE * whole]
+        kept: list[Part] = [part for part in PARTS if totals[part] > _NO_NOISE * whole]
         ordered = sorted(kept, key=totals.__getitem__, reverse=True)
         shares = ", ".join(f"{PART_WORDS[part]} {quantities.share(totals[part] / whole)}" for part in ordered)
         yield f"Error made by the layers of {split.label} in {split.executor}, each fed the program's integers: {shares}."
