@@ -66,7 +66,7 @@ def walked(
             shutil.copytree(watch / "artifacts", folder.artifacts)
         return pipeline.Artifacts(folder, tuple(folder.load_artifacts()))
 
-    def validate(source: Path, _task: Any = None, *, devices: tuple[str, ...], progress: Any = silent) -> ValidationReport:
+    def validate(source: Path, _task: Any = None, *, devices: tuple[str, ...], **_choices: Any) -> ValidationReport:
         assert [load_profile(name).name for name in devices] == list(devices)
         assert RunFolder(source).load_artifacts()
         return ValidationReport.read_json(watch / "report.json")
