@@ -34,7 +34,7 @@ from lab.results import write_results
 PACKAGES = ("edgekit", "ai-edge-litert", "onnx", "onnxruntime", "coremltools", "torch", "numpy")
 LARGEST_COMMITTED = 9_000
 """Bytes of a mutant that is taken into the committed corpus."""
-QUICK = 100_000
+QUICK = 50_000
 """Fewer mutants than this give a result for continuous integration, which git ignores."""
 
 
