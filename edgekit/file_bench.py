@@ -85,15 +85,9 @@ def bench(
             )  # fmt: skip
             loaded.append(_Timed(stack.enter_context(model), inputs, warm_up=warm_up))
         answered_s = _since_start(loaded[0].first)
-        budget_s = seconds * len(loaded)
-        takers = {str(at): one.block for at, one in enumerate(loaded)}
-        tell = functools.partial(_tell, progress, budget_s)
-        series = take_rounds(takers, budget_s=budget_s, tell=tell)
-        rows = []
-        for at, one in enumerate(loaded):
-            baseline = series["0"] if at else None
-            row = one.row(series[str(at)], baseline, threads=threads, options=options or {})
-            rows.append(_with_profile(row, one, progress) if profile else row)
+        rows = _measured(loaded, seconds * len(loaded), threads=threads, options=options or {}, progress=progress)
+        if profile:
+            rows = [_with_profile(row, one, progress) for row, one in zip(rows, loaded, strict=True)]
     from edgekit.report import file_bench  # noqa: F401  lets notebooks draw the result; not before the first inference
 
     return FileBench(
@@ -103,6 +97,17 @@ def bench(
         files=tuple(rows),
         first_answer_s=answered_s,
     )
+
+
+def _measured(
+    loaded: Sequence[_Timed], budget_s: float, *, threads: int, options: Mapping[str, Any], progress: Progress
+) -> list[BenchedFile]:
+    """The files timed in turn."""
+    takers = {str(at): one.block for at, one in enumerate(loaded)}
+    series = take_rounds(takers, budget_s=budget_s, tell=functools.partial(_tell, progress, budget_s))
+    return [
+        one.row(series[str(at)], series["0"] if at else None, threads=threads, options=options) for at, one in enumerate(loaded)
+    ]
 
 
 class _Timed:

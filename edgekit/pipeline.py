@@ -303,11 +303,8 @@ def validate(
     artifacts = run.load_artifacts()
     if not artifacts:
         raise UsageError(f"{run.path} holds no artifacts. Make some with: edgekit export {run.path} --target onnx")
-    profiles = [load_profile(name) for name in devices]
-    task = task or _task_again(manifest)
-    before = RunFolder(Path(baseline)) if baseline is not None else None
-    if before is not None:
-        before.manifest()
+    profiles, task = [load_profile(name) for name in devices], task or _task_again(manifest)
+    before = _release_before(baseline)
     results = [
         validate_device(
             profile,
@@ -334,6 +331,19 @@ def validate(
     )
     _write_report(report, run)
     return report
+
+
+def _release_before(baseline: Path | str | None) -> RunFolder | None:
+    """The baseline's run.
+
+    Raises:
+        UsageError: The folder is no run.
+    """
+    if baseline is None:
+        return None
+    run = RunFolder(Path(baseline))
+    run.manifest()
+    return run
 
 
 def _write_report(report: ValidationReport, run: RunFolder) -> None:

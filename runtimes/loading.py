@@ -173,15 +173,11 @@ def load(
         UnsupportedOpError: It holds an operator the runtime cannot run.
         WorkerError: The child died, ran out of time or of memory.
     """
-    if threads < 1:
-        raise UsageError(f"threads is {threads}; expected 1 or more.")
     place, choices = Path(path), dict(options or {})
     with contextlib.ExitStack() as stack:
         if started is not None:
             stack.callback(started.discard)
-        name = runtime or runtime_of(place)
-        part = cast("Runtime", entry_points.load("runtimes", name))
-        entry_points.require(part)
+        name, part = _runtime(runtime or runtime_of(place), threads)
         session: ServedModel | _Here
         if confined:
             if started is None:
@@ -200,6 +196,20 @@ def load(
             session = _Here(part, snapshot.path, threads=threads, options=choices)
         stack.pop_all()
     return LoadedModel(session, folder=folder, path=place, snapshot=snapshot, runtime=part, allow_nan=allow_nan)
+
+
+def _runtime(name: str, threads: int) -> tuple[str, Runtime]:
+    """The runtime of a name, once it is sure that it is installed.
+
+    Raises:
+        UsageError: It is unknown, or may have no thread.
+        MissingExtraError: It is not installed.
+    """
+    if threads < 1:
+        raise UsageError(f"threads is {threads}; expected 1 or more.")
+    part = cast("Runtime", entry_points.load("runtimes", name))
+    entry_points.require(part)
+    return name, part
 
 
 def runtime_of(path: Path) -> str:

@@ -81,15 +81,24 @@ def bisect(
         tried = try_remedies(place, folder, found, sample_count=sample_count, progress=progress)
         found = found.replace(remedies=tried)
     if split:
-        from edgekit.device_tests.error_split import split_apart
-
-        if not found.is_exported:
-            raise UsageError(f"{path} is not the exported file: its error cannot be split. Leave out --file, or --split.")
         progress(f"split {recorded.label}", 0, None)
-        found = found.replace(split=split_apart(place, folder, sample_count=sample_count))
+        found = _with_split(found, place, folder, sample_count=sample_count)
     found.write_json(place.path / "bisection" / recorded.label / "bisection.json")
     progress(f"bisect {recorded.label}", 1, 1)
     return found
+
+
+def _with_split(found: Bisection, run: RunFolder, folder: Path, *, sample_count: int) -> Bisection:
+    """The result with every layer's error split.
+
+    Raises:
+        UsageError: The file is not the exported one, or there is nothing to split.
+    """
+    from edgekit.device_tests.error_split import split_apart
+
+    if not found.is_exported:
+        raise UsageError(f"{found.path} is not the exported file: its error cannot be split. Leave out --file, or --split.")
+    return found.replace(split=split_apart(run, folder, sample_count=sample_count))
 
 
 def _artifact_folder(run: RunFolder, target: str, label: str | None) -> Path:
