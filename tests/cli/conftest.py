@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 
 from edgekit import cli, pipeline, registry
 from edgekit.core.artifact import ExportOptions
-from edgekit.core.plugins import silent
 from edgekit.core.run import RunFolder
 from edgekit.core.validation import ValidationReport
 from edgekit.device_tests import workbench
