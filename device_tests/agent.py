@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import DataError
 from edgekit.core.feeding import to_file
+from edgekit.core.plugins import Appraiser
 from edgekit.core.tensors import from_stored
 from edgekit.device_tests.arrays import read_arrays, write_arrays
 from edgekit.device_tests.jobs import Answers, Job, Timing, find_runtime
@@ -90,6 +91,8 @@ def _answer(plan: Job, folder: Path) -> None:
         outputs |= {f"evaluation/{name}": array for name, array in answers.items()}
     session.close()
     write_arrays(folder / "outputs.npz", outputs)
+    if isinstance(runtime, Appraiser):
+        result = result.replace(more=runtime.appraise(folder / artifact.path, options=plan.options))
     if plan.replay:
         result = _replay(result, runtime, folder, artifact=artifact.replace(path=folder / artifact.path), threads=plan.threads)
     result.write_json(folder / "result.json")

@@ -24,6 +24,7 @@ from typing import Literal, cast
 from edgekit import registry
 from edgekit.core.artifact import Artifact
 from edgekit.core.errors import UsageError
+from edgekit.core.measurement import Measurement
 from edgekit.core.model import Record
 from edgekit.core.plugins import Runtime
 from edgekit.core.validation import LayerParity
@@ -45,7 +46,8 @@ class Job(Record):
         replay: Replay the layers too.
         budget_s: Time for latency samples, all models together.
         fewest_rounds: Rounds of samples taken even if that takes longer.
-        memory_bytes: Limit on the agent's resident memory; None for none.
+        affinity: Processors to run on, such as ``"0,2-3"``; empty: any.
+        memory_bytes: Limit on the agent's resident memory; None: what the transport finds free.
     """
 
     schema_version: Literal[1] = 1
@@ -58,6 +60,7 @@ class Job(Record):
     replay: bool = False
     budget_s: float = 3.0
     fewest_rounds: int = 5
+    affinity: str = ""
     memory_bytes: int | None = None
 
 
@@ -74,6 +77,7 @@ class Answers(Record):
         base_bytes: The same before the first load.
         layers: Layer parity; empty where no replay was asked for.
         layers_failure: Why the layers could not be replayed.
+        more: What else the runtime says of the model: arena, cycles, energy, each with its own evidence.
     """
 
     runtime_version: str
@@ -85,6 +89,7 @@ class Answers(Record):
     base_bytes: int
     layers: tuple[LayerParity, ...] = ()
     layers_failure: str = ""
+    more: tuple[Measurement, ...] = ()
 
 
 class Timing(Record):

@@ -308,7 +308,9 @@ def _not_finite(answered: Answered, reference: Reference, *, program: str) -> st
 
 
 def _start_measurements(answers: Answers, evidence: Evidence) -> tuple[Measurement, ...]:
-    """Load time, first inference and memory, from the process that answered."""
+    """Load time, first inference and memory, from the process that answered; nothing where its clocks are not the device's."""
+    if evidence in {Evidence.EMULATED, Evidence.ESTIMATED}:
+        return answers.more
     load = f"CPU time {answers.load_cpu_ms:.1f} ms; the first load in the process took {answers.first_load_ms:.1f} ms"
     grown = (answers.peak_bytes - answers.base_bytes) / 2**20
     memory = f"{grown:.1f} MiB more than before the model was loaded: model and buffers, and libraries the runtime loads with it"
@@ -316,6 +318,7 @@ def _start_measurements(answers: Answers, evidence: Evidence) -> tuple[Measureme
         Measurement(name="load_time", value=answers.load_ms, unit="ms", evidence=evidence, note=load),
         Measurement(name="first_inference", value=answers.first_inference_ms, unit="ms", evidence=evidence),
         Measurement(name="peak_memory", value=answers.peak_bytes, unit="bytes", evidence=evidence, note=memory),
+        *answers.more,
     )
 
 

@@ -34,7 +34,6 @@ _TIMING_BUDGET_S = 3.0
 _REFERENCE_BUDGET_S = 1.0
 _FEWEST_ROUNDS = 5
 _FEWEST_REFERENCE_ROUNDS = 3
-_USABLE_MEMORY_SHARE = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +113,8 @@ class Workbench:
             options=choice.options,
             artifacts=(_shipped(artifact),),
             replay=contract is not None,
-            memory_bytes=_memory_limit(),
+            affinity=self.profile.affinity,
+            memory_bytes=self.profile.memory_limit_bytes,
         )
         try:
             with self._folder(job, [artifact], shared, contract) as folder:
@@ -125,12 +125,14 @@ class Workbench:
             return Answered(failure=f"{type(reason).__name__}: {reason}")
 
     def timing(self, artifacts: Sequence[Artifact]) -> Timed:
-        """Time artifacts of one target in turn.
+        """Time artifacts of one target in turn; not where clocks would say nothing about the device.
 
         Raises:
             DeviceError: The device was lost.
         """
         choice = self._choice(artifacts[0])
+        if choice.evidence in {Evidence.EMULATED, Evidence.ESTIMATED}:
+            return Timed()
         measured = choice.evidence is Evidence.MEASURED
         job = Job(
             kind="timing",
@@ -141,6 +143,8 @@ class Workbench:
             artifacts=tuple(_shipped(artifact) for artifact in artifacts),
             budget_s=(_TIMING_BUDGET_S if measured else _REFERENCE_BUDGET_S) * max(len(artifacts) / 2, 1),
             fewest_rounds=_FEWEST_ROUNDS if measured else _FEWEST_REFERENCE_ROUNDS,
+            affinity=self.profile.affinity,
+            memory_bytes=self.profile.memory_limit_bytes,
         )
         try:
             with self._folder(job, artifacts, ["golden.npz"], None) as folder:
@@ -205,10 +209,3 @@ def _series(arrays: Mapping[str, Array], label: str, *, preemption_count: int) -
 def _shipped(artifact: Artifact) -> Artifact:
     """The artifact's record with the path it has inside a job folder; what lies beside it does not travel."""
     return artifact.replace(path=Path(artifact.label, artifact.path.name), companions={}, selftest=None)
-
-
-def _memory_limit() -> int:
-    """Most of what is free now: a model that needs more would drag the whole machine down."""
-    import psutil
-
-    return int(psutil.virtual_memory().available * _USABLE_MEMORY_SHARE)

@@ -14,6 +14,8 @@ from edgekit.device_tests.jobs import Job, find_runtime
 
 __all__ = ["LocalTransport", "thread_limits"]
 
+_USABLE_MEMORY_SHARE = 0.9
+
 
 class LocalTransport:
     """Runs the agent in a worker process of this machine.
@@ -45,7 +47,7 @@ class LocalTransport:
             what=plan.what,
             hides=runtime.hides,
             timeout_s=timeout_s,
-            memory_bytes=plan.memory_bytes,
+            memory_bytes=plan.memory_bytes or _usable_memory(),
             environment=thread_limits(plan.threads),
             log=log,
             confined=_rights(job, plan),
@@ -53,6 +55,13 @@ class LocalTransport:
 
     def close(self) -> None:
         """Nothing to do: every agent has ended with its call."""
+
+
+def _usable_memory() -> int:
+    """Most of what is free now: a model that needs more would drag the whole machine down."""
+    import psutil
+
+    return int(psutil.virtual_memory().available * _USABLE_MEMORY_SHARE)
 
 
 def _rights(job: Path, plan: Job) -> Confinement:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from edgekit.core.artifact import Artifact, ExportOptions
+from edgekit.core.measurement import Measurement
 from edgekit.core.progress import Progress, silent
 from edgekit.core.runtime_options import RuntimeOption
 from edgekit.core.tensors import TensorSpec
@@ -24,7 +25,19 @@ if TYPE_CHECKING:
     from edgekit.core.task import Task
     from edgekit.core.tensors import Array
 
-__all__ = ["Bench", "Converter", "Framework", "Progress", "Runtime", "Session", "Source", "StepRunner", "Transport", "silent"]
+__all__ = [
+    "Appraiser",
+    "Bench",
+    "Converter",
+    "Framework",
+    "Progress",
+    "Runtime",
+    "Session",
+    "Source",
+    "StepRunner",
+    "Transport",
+    "silent",
+]
 
 
 class Framework(Protocol):
@@ -138,8 +151,21 @@ class Runtime(Framework, Protocol):
 
 
 @runtime_checkable
+class Appraiser(Protocol):
+    """A runtime that says more of a model than how long it took: its arena, the cycles a model of the hardware counts, energy."""
+
+    def appraise(self, path: Path, *, options: Mapping[str, Any]) -> tuple[Measurement, ...]:
+        """Numbers about a model file, each with its evidence; one called ``latency`` stands where no inference is timed.
+
+        Raises:
+            UnsupportedOpError: The file holds something that cannot be appraised.
+        """
+        ...
+
+
+@runtime_checkable
 class Transport(Protocol):
-    """How files and commands reach one device."""
+    """How jobs reach one device. Those that are not this machine do it by a link and an agent (:mod:`.device_link`)."""
 
     def facts(self) -> dict[str, str]:
         """Processor, architecture, cores, memory, operating system, clock governor: what the device says of itself."""

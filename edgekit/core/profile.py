@@ -14,12 +14,23 @@ __all__ = ["Budgets", "DeviceProfile", "Hardware", "RuntimeChoice", "Tolerances"
 
 
 class Hardware(Record):
-    """Facts about the device. ``None`` means: ask the device."""
+    """Facts about the device. ``None`` means: ask the device.
+
+    Args:
+        processor: Name of the processor or the whole system on a chip.
+        architecture: As ``uname -m`` says it: ``"aarch64"``, ``"x86_64"``, ``"armv7l"``; ``"armv8.1-m"`` for microcontrollers.
+        core_count: Logical processors.
+        memory_bytes: Main memory.
+        instructions: Extensions of the instruction set that kernels use: ``"neon"``, ``"dotprod"``, ``"i8mm"``, ``"avx2"`` …
+        accelerators: GPU, NPU, DSP by name.
+    """
 
     processor: str | None = None
     architecture: str | None = None
     core_count: int | None = None
     memory_bytes: int | None = None
+    instructions: tuple[str, ...] = ()
+    accelerators: tuple[str, ...] = ()
 
 
 class RuntimeChoice(Record):
@@ -75,9 +86,14 @@ class DeviceProfile(Record):
         name: Short name used on the command line.
         title: What a person would call it.
         transport: Name in the ``edgekit.transports`` entry-point group.
-        runtimes: Target name -> runtime.
+        connection: Settings of the transport: ``host``, ``user``, ``serial``, ``cpu`` …; each transport lists its own.
+        runtimes: Target name -> runtime. Artifacts of other targets are not for this device.
         systems: Operating system as the device names it (``"Darwin"``) -> target name -> the runtime used there instead.
         threads: Threads each runtime may use.
+        affinity: Processors they may use, such as ``"0,2-3"``; empty: any.
+        memory_limit_bytes: Most memory a job may take; None: most of what is free.
+        timeout_s: Limit of one job.
+        evaluation_samples: At most so many evaluation samples run on the device, chosen by the task's seed; None: all.
     """
 
     error: ClassVar[type[EdgekitError]] = ProfileError
@@ -86,11 +102,15 @@ class DeviceProfile(Record):
     name: str
     title: str
     transport: str = "local"
+    connection: dict[str, str | int | float | bool] = {}
     hardware: Hardware = Hardware()
     runtimes: dict[str, RuntimeChoice]
     systems: dict[str, dict[str, RuntimeChoice]] = {}
     threads: int = pydantic.Field(default=1, ge=1)
+    affinity: str = ""
+    memory_limit_bytes: int | None = pydantic.Field(default=None, gt=0)
     timeout_s: float = pydantic.Field(default=600.0, gt=0)
+    evaluation_samples: int | None = pydantic.Field(default=None, gt=0)
     budgets: Budgets = Budgets()
     tolerances: Tolerances = Tolerances()
 

@@ -57,17 +57,24 @@ def test_a_good_artifact_ships(bench: Any) -> None:
     assert (spread.first, spread.second, spread.snr_db, spread.disagreement_share) == ("torch", "fake", None, 0.0)
 
 
-def test_every_measurement_carries_the_profiles_evidence(bench: Any) -> None:
-    choice = RuntimeChoice(runtime=bench.runtime, evidence=Evidence.EMULATED)
+@pytest.mark.parametrize(
+    ("evidence", "names"),
+    [
+        (Evidence.REFERENCE, {"latency", "cpu_time", "slowdown_ratio", "slowdown_ratio_cpu", "load_time", "first_inference"}),
+        (Evidence.EMULATED, set()),
+    ],
+)
+def test_measurements_carry_the_profiles_evidence_and_emulated_clocks_are_not_read(
+    bench: Any, evidence: Evidence, names: set[str]
+) -> None:
+    choice = RuntimeChoice(runtime=bench.runtime, evidence=evidence)
     profile = bench.profile.replace(runtimes={"fake": choice}, budgets=Budgets(slowdown_ratio=1.0))
     result = on_fake_device(bench, bench.artifact(), bench.artifact("float32"), profile=profile)
     int8 = result.results[0]
-    assert {m.name for m in int8.measurements} == {
-        "latency", "cpu_time", "slowdown_ratio", "slowdown_ratio_cpu", "load_time", "first_inference", "peak_memory", "size",
-    }  # fmt: skip
-    assert {m.evidence for m in int8.measurements if m.name != "size"} == {Evidence.EMULATED}
+    assert {m.name for m in int8.measurements} - {"size", "peak_memory"} == names
+    assert {m.evidence for m in int8.measurements if m.name != "size"} <= {evidence}
     assert "slowdown fake" not in gates(result)
-    assert "emulated evidence" in result.notes[0]
+    assert f"{evidence.value} evidence" in result.notes[0]
     assert all(m.interval for m in int8.measurements if m.unit == "ratio")
 
 
