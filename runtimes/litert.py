@@ -68,7 +68,11 @@ class LiteRTRuntime:
             UnsupportedOpError: It holds an operator the runtime has no kernel for.
             UsageError: An option is unknown.
         """
-        return LiteRTSession(make_interpreter(read_model(path), str(path), threads=threads, provider=asked_provider(options)))
+        interpreter = make_interpreter(read_model(path), str(path), threads=threads, provider=asked_provider(options))
+        try:
+            return LiteRTSession(interpreter)
+        except (ValueError, RuntimeError) as reason:  # a signature that names tensors which are not there
+            raise _explain(reason, str(path)) from reason
 
     def replay_layers(
         self, artifact: Artifact, contract: QuantizationContract, recorded: Mapping[str, Array], *, threads: int = 1

@@ -153,7 +153,7 @@ def damage_json(data: bytes, draw: Draw) -> bytes:
     """Keys renamed or removed, values of another type or size, in a document that stays JSON most of the time."""
     try:
         document = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested too deep by an earlier damage
         return damage_text(data, draw)
     for _ in range(min(6, int(draw.geometric(0.5)))):
         places = list(_places(document))

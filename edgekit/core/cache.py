@@ -88,7 +88,7 @@ class FolderCache:
             os.utime(entry)
         except FileNotFoundError:
             return False
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             self._empty(target)
             shutil.rmtree(entry, ignore_errors=True)
             return False

@@ -14,6 +14,7 @@ differences. Both limits come from what the artifact was measured to be off in i
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -257,12 +258,15 @@ def _read(path: Path, tensor: CheckedInput) -> Array:
     except OSError as reason:
         raise IntegrityError(f"{path} cannot be read: {reason.strerror}. Export again.") from reason
     dtype = np.dtype(tensor.dtype).newbyteorder("<")
-    expected = dtype.itemsize * int(np.prod(tensor.shape, dtype=np.int64))
+    expected = dtype.itemsize * math.prod(tensor.shape)  # Python's integers: a damaged shape may be of any size
     if len(data) != expected:
         raise IntegrityError(
             f"{path} has {len(data)} bytes, but {tensor.dtype} {list(tensor.shape)} has {expected}. Export again."
         )
-    values: Array = np.frombuffer(data, dtype).reshape(tensor.shape).astype(tensor.dtype)
+    try:
+        values: Array = np.frombuffer(data, dtype).reshape(tensor.shape).astype(tensor.dtype)
+    except ValueError as reason:  # more axes than an array can have, or negative ones
+        raise IntegrityError(f"{path} cannot have the shape {list(tensor.shape)}: {reason}. Export again.") from reason
     return values
 
 

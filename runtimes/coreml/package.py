@@ -28,6 +28,7 @@ _FEATURE_DTYPES = {65552: "float16", 65568: "float32", 65600: "float64", 131080:
 """``ArrayFeatureType.ArrayDataType`` of FeatureTypes.proto: 0x10000 marks floats, 0x20000 integers, plus the bits."""
 
 _MAIN = "main"
+_LONGEST_REASON = 200
 """The default where the description names none: every package of one function up to iOS 17."""
 
 
@@ -68,13 +69,23 @@ def model_file(path: Path) -> Path:
         content = json.loads(manifest.read_text(encoding="utf-8"))
         relative = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
         found: Path = path / "Data" / relative
-    except (ValueError, KeyError, TypeError, RecursionError) as reason:
-        raise IntegrityError(f"{manifest} is damaged: it names no root model ({type(reason).__name__}: {reason}).") from reason
-    if not found.resolve().is_relative_to(path.resolve()):
+        is_inside, is_there = found.resolve().is_relative_to(path.resolve()), found.is_file()
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError, OSError) as reason:
+        # UnicodeEncodeError (a lone surrogate) is a ValueError; a name too long for the file system is an OSError
+        raise IntegrityError(
+            f"{manifest} is damaged: it names no root model ({type(reason).__name__}: {_short(reason)})."
+        ) from reason
+    if not is_inside:
         raise IntegrityError(f"{manifest} names a model outside the package: {relative}. It is not to be trusted.")
-    if not found.is_file():
+    if not is_there:
         raise IntegrityError(f"{manifest} names the model {relative}, but {found} does not exist. The package is incomplete.")
     return found
+
+
+def _short(reason: Exception) -> str:
+    """What an exception says, without kilobytes of a damaged file."""
+    said = ascii(str(reason))[1:-1]
+    return said if len(said) <= _LONGEST_REASON else f"{said[:_LONGEST_REASON]}…"
 
 
 def _read_model(model: Any, file: Path, wanted: str) -> Program:

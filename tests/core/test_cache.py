@@ -35,7 +35,7 @@ def test_what_was_put_is_taken(cache: FolderCache, target: Path, tmp_path: Path)
     assert not cache.take(key_of({"a": 2}), target)
 
 
-@pytest.mark.parametrize("harm", ["changed", "added", "linked", "no record"])
+@pytest.mark.parametrize("harm", ["changed", "added", "linked", "no record", "nested too deep"])
 def test_an_entry_that_is_not_what_was_recorded_is_dropped(cache: FolderCache, target: Path, tmp_path: Path, harm: str) -> None:
     key = key_of({"a": 1})
     cache.put(key, filled(tmp_path / "made"))
@@ -49,7 +49,7 @@ def test_an_entry_that_is_not_what_was_recorded_is_dropped(cache: FolderCache, t
         file.unlink()
         file.symlink_to(tmp_path / "made" / "inner" / "model.bin")  # the same bytes, but somebody else's to change
     else:
-        (entry / "entry.json").write_text("[]")
+        (entry / "entry.json").write_text("[]" if harm == "no record" else "[" * 100_000)
     assert not cache.take(key, target)
     assert list(target.iterdir()) == []
     assert not entry.exists()

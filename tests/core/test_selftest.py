@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,16 @@ def test_a_file_that_is_missing_or_cut_is_noticed(record: SelfTest, tmp_path: Pa
         SelfTest.load(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(IntegrityError, match="cannot be read"):
+        SelfTest.load(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [[2**62, 4], [10**30], [1] * 164 + [4], [-2, -2], [-4]])
+def test_shapes_no_array_can_have_are_damage(record: SelfTest, tmp_path: Path, shape: list[int]) -> None:
+    kept = json.loads((tmp_path / "selftest.json").read_text())
+    kept["inputs"][0]["shape"] = shape
+    (tmp_path / "selftest.json").write_text(json.dumps(kept))
+    assert record.inputs
+    with pytest.raises(IntegrityError):
         SelfTest.load(tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -11,7 +12,9 @@ from onnx import TensorProto, helper
 from edgekit.core.errors import DataError, IntegrityError
 from edgekit.core.file_kinds import kind_of
 from edgekit.runtimes.inspection.onnx_file import INSPECTOR
+from edgekit.runtimes.litert import RUNTIME as LITERT
 from edgekit.runtimes.onnxruntime import RUNTIME
+from tests.runtimes.native.tflite_models import int8_net
 
 FLOAT = TensorProto.FLOAT
 
@@ -63,3 +66,14 @@ def test_a_run_that_fails_is_about_the_inputs(tmp_path: Path) -> None:
 def test_what_is_neither_file_nor_folder_has_no_kind(tmp_path: Path) -> None:
     (tmp_path / "a.pt2").write_bytes(b"PK\x03\x04" + bytes(40))
     assert kind_of(tmp_path / "a.pt2") is not None
+
+
+def test_a_signature_of_tensors_that_are_not_there_is_damage(tmp_path: Path) -> None:
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    model = schema.ModelT.InitFromPackedBuf(int8_net(), 0)
+    model.signatureDefs[0].inputs[0].tensorIndex = 270
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "net.tflite").write_bytes(bytes(builder.Output()))
+    with pytest.raises(IntegrityError, match=r"net\.tflite is not a model LiteRT .* can load: Invalid tensor index 270"):
+        LITERT.load(tmp_path / "net.tflite")

@@ -81,7 +81,24 @@ def test_missing_extra_names_its_command(monkeypatch: pytest.MonkeyPatch) -> Non
         model_messages()
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"itemInfoEntries": {}, "rootModelIdentifier": "x"}', "\udcff"])
+ROOT = '{"itemInfoEntries": {"x": {"path": "%s"}}, "rootModelIdentifier": "x"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"itemInfoEntries": {}, "rootModelIdentifier": "x"}',
+        '{"itemInfoEntries": "", "rootModelIdentifier": 0}',
+        "\udcff",
+        ROOT % ("a" * 5000),  # too long for a file system
+        ROOT % r"\ud800",  # no text
+        "[" * 100_000,
+    ],
+    ids=lambda text: text[:20],
+)
 def test_broken_manifest(package: Path, text: str) -> None:
     (package / "Manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(IntegrityError, match=r"Manifest\.json is damaged"):
