@@ -124,7 +124,7 @@ class BenchedArtifact(Record):
         runtime_version: Its version on the device; empty where nothing ran.
         evidence: What the numbers rest on.
         measurements: ``latency``, ``cpu_time``, ``slowdown_ratio``, ``slowdown_ratio_cpu`` (in turn with the target's other
-            artifacts), ``cold_load_time``, ``warm_load_time``, ``first_inference``, ``peak_memory``; for an estimate what it says.
+            artifacts), ``cold_load_time``, ``warm_load_time``, ``first_inference``, ``peak_memory``; of an estimate: its own.
         interference: What else the device did while ``latency`` was taken.
         scenarios: In the order they were asked for.
         sustained: None where it was not asked for.
