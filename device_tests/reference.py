@@ -20,6 +20,7 @@ from edgekit.core.feeding import RAW
 from edgekit.core.worker import call
 from edgekit.device_tests.agent import evaluate, evaluate_stacked
 from edgekit.device_tests.arrays import read_arrays, write_arrays
+from edgekit.device_tests.job_store import data_digest
 from edgekit.device_tests.transports.local import thread_limits
 
 if TYPE_CHECKING:
@@ -155,14 +156,5 @@ def _key(compressed_folder: Path, golden: Path, evaluation: Path | None) -> str:
     """Digest of everything the answers depend on."""
     record = read_record(compressed_folder)
     parts = [record.versions.get("torch", ""), *(record.sha256.get(file, "") for file in _PROGRAMS.values())]
-    parts += [_data_digest(path) for path in (golden, evaluation) if path is not None]
+    parts += [data_digest(path) for path in (golden, evaluation) if path is not None]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _data_digest(path: Path) -> str:
-    """Digest of the arrays of an ``.npz``, without the container's time stamps."""
-    digest = hashlib.sha256()
-    for name, array in sorted(read_arrays(path).items()):
-        digest.update(f"{name} {array.dtype} {array.shape}\0".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

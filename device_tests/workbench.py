@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, cast
 
 from edgekit import registry
 from edgekit.core.artifact import Artifact
-from edgekit.core.errors import ConversionError, DataError, IntegrityError
+from edgekit.core.errors import ConversionError, DataError, IntegrityError, JobsWaitingError
 from edgekit.core.measurement import Evidence
 from edgekit.core.plugins import Transport
 from edgekit.core.profile import DeviceProfile, RuntimeChoice
 from edgekit.device_tests.arrays import read_arrays, write_arrays
+from edgekit.device_tests.job_store import JobStore, job_digest
 from edgekit.device_tests.jobs import Answers, Job, Timing, bring
 from edgekit.device_tests.measurement import Series
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answered", "Timed", "Workbench", "connect"]
 
-_ARTIFACT_FAULTS = (ConversionError, IntegrityError, DataError)
+_ARTIFACT_FAULTS = (ConversionError, IntegrityError, DataError, JobsWaitingError)
 """Errors that say something about one artifact; the others (lost device, missing extra, wrong profile) concern all."""
+_LONGEST_KEPT_S = 24 * 3600
 
 _TIMING_BUDGET_S = 3.0
 """For a pair; half of it for each further artifact."""
@@ -72,13 +74,24 @@ class Workbench:
         transport: How to reach it.
         output: Folder that keeps the arrays.
         log: File the agents' output is appended to.
+        finished: Folder of jobs that a work which was interrupted has finished: those of the last day are not run again. None:
+            every job is run.
+
+    Attributes:
+        taken_over: How many jobs were taken from there.
+        waiting: Jobs that lie ready for a device nobody reaches from here.
     """
 
-    def __init__(self, profile: DeviceProfile, transport: Transport, *, output: Path, log: Path) -> None:
+    def __init__(
+        self, profile: DeviceProfile, transport: Transport, *, output: Path, log: Path, finished: Path | None = None
+    ) -> None:
         self.profile = profile
         self.transport = transport
         self.output = output
         self.log = log
+        self.taken_over = 0
+        self.waiting: list[str] = []
+        self._finished = JobStore(finished) if finished is not None else None
         _sweep(output)
         self._shared = Path(tempfile.mkdtemp(prefix=f".shared-{os.getpid()}-", dir=output))
 
@@ -118,7 +131,7 @@ class Workbench:
         )
         try:
             with self._folder(job, [artifact], shared, contract) as folder:
-                self.transport.run_agent(folder, timeout_s=self.profile.timeout_s, log=self.log)
+                self._run(folder)
                 arrays = self._keep(folder, artifact.label)
                 return Answered(answers=Answers.read_json(folder / "result.json"), arrays=arrays)
         except _ARTIFACT_FAULTS as reason:
@@ -148,12 +161,36 @@ class Workbench:
         )
         try:
             with self._folder(job, artifacts, ["golden.npz"], None) as folder:
-                self.transport.run_agent(folder, timeout_s=self.profile.timeout_s, log=self.log)
+                self._run(folder)
                 arrays = self._keep(folder, f"{artifacts[0].target}-latency")
                 counts = Timing.read_json(folder / "result.json").preemption_counts
         except _ARTIFACT_FAULTS as reason:
             return Timed(failure=f"{type(reason).__name__}: {reason}")
         return Timed({label: _series(arrays, label, preemption_count=count) for label, count in counts.items()})
+
+    def _run(self, job: Path) -> None:
+        """Have the job run on the device, unless that was done before the work was interrupted."""
+        key = job_digest(job) if self._finished is not None else ""
+        if self._finished is not None and self._take_over(self._finished, key, job):
+            self.taken_over += 1
+            return
+        try:
+            self.transport.run_agent(job, timeout_s=self.profile.timeout_s, log=self.log)
+        except JobsWaitingError as reason:
+            self.waiting.append(str(reason))
+            raise
+        if self._finished is not None:
+            self._finished.finish(key, job, machine={})
+
+    def _take_over(self, store: JobStore, key: str, job: Path) -> bool:
+        try:
+            done = store.done(key)
+            if done is None or not 0 <= done.age_s < _LONGEST_KEPT_S:
+                return False
+            store.take(key, job)
+        except (IntegrityError, OSError):  # damaged: it is only a copy of what can be found again
+            return False
+        return True
 
     def _choice(self, artifact: Artifact) -> RuntimeChoice:
         return self.profile.runtimes[artifact.target]

@@ -17,6 +17,7 @@
     │   ├── PruningError           3   a layer cannot be pruned, or the goal cannot be reached
     │   └── WorkerError            3   a worker process crashed, ran out of time or of memory
     ├── DeviceError                4   the device was lost or cannot be reached
+    │   └── JobsWaitingError       4   jobs lie ready for a device that is reached by nobody from here
     └── IntegrityError             5   a file is damaged, foreign or not what its hash says
 
 Exit code 1 is no error: a gate was missed (see :class:`edgekit.core.verdict.Verdict`).
@@ -37,6 +38,7 @@ __all__ = [
     "DeviceError",
     "EdgekitError",
     "IntegrityError",
+    "JobsWaitingError",
     "MissingExtraError",
     "OutputError",
     "ProfileError",
@@ -139,6 +141,10 @@ class DeviceError(EdgekitError):
     """The device was lost, or cannot be reached."""
 
     exit_code = 4
+
+
+class JobsWaitingError(DeviceError):
+    """Jobs lie ready for a device that cannot be reached from here; somebody has to run them there."""
 
 
 class IntegrityError(EdgekitError):

@@ -33,6 +33,30 @@ class Evaluation:
     raw: Mapping[str, Array] = dataclasses.field(default_factory=dict)
     slices: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
+    @property
+    def sample_count(self) -> int:
+        """How many samples there are."""
+        return len(next(iter(self.inputs.values())))
+
+    def sample(self, count: int, *, seed: int) -> Evaluation:
+        """``count`` samples chosen at random without replacement, in their own order; all of them where there are no more.
+
+        >>> import numpy as np
+        >>> Evaluation({"x": np.arange(100)}, None).sample(3, seed=0).inputs["x"].size
+        3
+        """
+        import numpy as np
+
+        if count >= self.sample_count:
+            return self
+        rows = np.sort(np.random.default_rng(seed).choice(self.sample_count, count, replace=False))
+        return Evaluation(
+            inputs={name: values[rows] for name, values in self.inputs.items()},
+            targets=None if self.targets is None else self.targets[rows],
+            raw={name: values[rows] for name, values in self.raw.items()},
+            slices={name: labels[rows] for name, labels in self.slices.items()},
+        )
+
 
 def gather_evaluation(task: Task | None) -> Evaluation | None:
     """All evaluation batches of a task in one; None where it has none.

@@ -23,6 +23,7 @@ __all__ = [
     "MetricResult",
     "OutputParity",
     "Regression",
+    "Skipped",
     "SliceResult",
     "Spread",
     "ValidationReport",
@@ -199,6 +200,20 @@ class ArtifactResult(Record):
         return next((m for m in self.measurements if m.name == name), None)
 
 
+class Skipped(Record):
+    """An artifact that is not for a device.
+
+    Args:
+        label: The artifact's label.
+        target: Its target.
+        reason: Why it was not run there.
+    """
+
+    label: str
+    target: str
+    reason: str
+
+
 class DeviceResult(Record):
     """One device: its profile, its facts, each artifact's result, the spread between them, the verdict.
 
@@ -210,6 +225,8 @@ class DeviceResult(Record):
         verdict: The gates and the decision.
         notes: What was not asked and why, in sentences (budgets that need measured evidence, say).
         seconds: Wall time of the validation.
+        skipped: Artifacts that the device has no runtime for.
+        available_samples: Evaluation samples the task has; ``MetricResult.sample_count`` of them ran here. None: no data.
     """
 
     profile: DeviceProfile
@@ -219,6 +236,8 @@ class DeviceResult(Record):
     verdict: Verdict
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    skipped: tuple[Skipped, ...] = ()
+    available_samples: int | None = None
 
 
 class LayerError(Record):
