@@ -138,9 +138,17 @@ class WorkerError(ConversionError):
 
 
 class DeviceError(EdgekitError):
-    """The device was lost, or cannot be reached."""
+    """The device was lost, or cannot be reached.
+
+    Args:
+        is_final: Trying again changes nothing: the device refuses, or lacks room.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str = "", *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final
 
 
 class JobsWaitingError(DeviceError):
