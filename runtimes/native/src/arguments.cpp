@@ -19,6 +19,7 @@ What to run
   --input NAME=FILE.npy   values of an input; may be repeated. Without any: zeros
   --stacked               each input file has one axis more, in front: samples, answered one after the other
   --output-dir FOLDER     write the outputs there as output_0.npy ...; without: only their SHA-256 is said
+  --beside MODEL          another model, to be timed in turn with the first; the --input after it are its own; may be repeated
   --describe              load the model, say what it takes and gives, and run nothing
 
 How to run it
@@ -34,8 +35,13 @@ What to measure
   --warm-up N             inferences before the timing starts [default: 0]
   --repeat N              timed inferences
   --seconds S             time for so long; with --repeat: whichever ends first
+  --load-again            load twice: the second time, after three inferences, is the model's own, without the library's
+  --rounds N              time all models in alternating blocks, at least N of each; goes on for --seconds, or until every
+                          median is known to 1 %
+  --block-ms MS           how long a block lasts [default: 20]
   --audit-overhead PAIRS  time blocks of inferences with and without sampling, in turn
 
+  --system FOLDER         where the system tells temperatures and clocks [default: /sys]
   --report FILE           where the JSON goes [default: standard output]
   --serve                 answer requests on standard input until it ends (edgekit's driver)
   --version, --help
@@ -55,11 +61,11 @@ std::int64_t whole_number(const std::string& option, const std::string& word, st
     return value;
 }
 
-double positive_number(const std::string& option, const std::string& word) {
+double positive_number(const std::string& option, const std::string& word, const std::string& unit) {
     char* end = nullptr;
     const double value = std::strtod(word.c_str(), &end);
     if (word.empty() || *end != '\0' || !(value > 0 && value < 1e6))
-        throw Failure(kUsage, option + " is '" + word + "'; it must be a number of seconds above 0.");
+        throw Failure(kUsage, option + " is '" + word + "'; it must be a number of " + unit + " above 0.");
     return value;
 }
 
@@ -88,13 +94,22 @@ Setters settings_with_values(Arguments* found) {
          [&options](const auto& word) { options.threads = static_cast<int>(whole_number("--threads", word, 1, 1024)); }},
         {"--optimization", [&options](const auto& word) { options.optimization = word; }},
         {"--spinning", [&options](const auto& word) { options.spinning = is_on("--spinning", word); }},
-        {"--input", [found](const auto& word) { found->inputs.push_back(pair_of("--input", word)); }},
+        {"--input",
+         [found](const auto& word) {
+             auto& inputs = found->beside.empty() ? found->inputs : found->beside.back().inputs;
+             inputs.push_back(pair_of("--input", word));
+         }},
+        {"--beside", [found](const auto& word) { found->beside.push_back({word, {}}); }},
         {"--output-dir", [found](const auto& word) { found->output_folder = word; }},
         {"--report", [found](const auto& word) { found->report = word; }},
         {"--affinity", [found](const auto& word) { found->affinity = word; }},
         {"--warm-up", [found](const auto& word) { found->plan.warm_up = whole_number("--warm-up", word, 0, kMany); }},
         {"--repeat", [found](const auto& word) { found->plan.repeat = whole_number("--repeat", word, 1, kMany); }},
-        {"--seconds", [found](const auto& word) { found->plan.seconds = positive_number("--seconds", word); }},
+        {"--seconds", [found](const auto& word) { found->plan.seconds = positive_number("--seconds", word, "seconds"); }},
+        {"--rounds", [found](const auto& word) { found->rounds.fewest = whole_number("--rounds", word, 1, kMany); }},
+        {"--block-ms",
+         [found](const auto& word) { found->rounds.block_seconds = positive_number("--block-ms", word, "milliseconds") / 1e3; }},
+        {"--system", [found](const auto& word) { found->system = word; }},
         {"--audit-overhead",
          [found](const auto& word) { found->audit_pairs = whole_number("--audit-overhead", word, 1, 10000); }},
     };
@@ -103,12 +118,21 @@ Setters settings_with_values(Arguments* found) {
 Setters settings_without_values(Arguments* found) {
     return {
         {"--stacked", [found](const auto&) { found->is_stacked = true; }},
+        {"--load-again", [found](const auto&) { found->loads_again = true; }},
         {"--describe", [found](const auto&) { found->only_describe = true; }},
         {"--serve", [found](const auto&) { found->serves = true; }},
         {"--version", [found](const auto&) { found->wants_version = true; }},
         {"--help", [found](const auto&) { found->wants_help = true; }},
         {"-h", [found](const auto&) { found->wants_help = true; }},
     };
+}
+
+// Options that need, or exclude, one another.
+void check(const Arguments& found) {
+    if (!found.beside.empty() && found.rounds.fewest == 0)
+        throw Failure(kUsage, "--beside names a model to be timed in turn with the first: say --rounds N.");
+    if (found.rounds.fewest > 0 && found.plan.repeat > 0)
+        throw Failure(kUsage, "--rounds and --repeat exclude each other: rounds last --seconds S.");
 }
 
 }  // namespace
@@ -133,6 +157,7 @@ Arguments parse_arguments(int count, const char* const* words) {
             found.model = word;
         }
     }
+    check(found);
     if (found.model.empty() && !found.wants_help && !found.wants_version) throw Failure(kUsage, "no model was given. See --help.");
     return found;
 }

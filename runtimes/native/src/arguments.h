@@ -2,23 +2,33 @@
 #pragma once
 
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "model.h"
+#include "rounds.h"
+#include "samples.h"
 #include "timing.h"
 
 namespace runner {
 
+struct OtherModel {
+    std::string path;
+    Given inputs;
+};
+
 struct Arguments {
     std::string model;
     Options options;
-    std::vector<std::pair<std::string, std::string>> inputs;  // name and .npy file
+    Given inputs;
+    std::vector<OtherModel> beside;  // timed in turn with the first
     std::string output_folder;  // empty: outputs are hashed, not written
     std::string report;         // empty: standard output
     std::string affinity;
     TimingPlan plan;
+    RoundsPlan rounds;
     std::int64_t audit_pairs = 0;
+    std::string system = "/sys";
+    bool loads_again = false;
     bool is_stacked = false;
     bool only_describe = false;
     bool serves = false;

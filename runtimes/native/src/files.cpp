@@ -7,42 +7,69 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 namespace runner {
-namespace {
 
-class Descriptor {
-public:
-    explicit Descriptor(int number) : number_(number) {}
-    ~Descriptor() {
-        if (number_ >= 0) close(number_);
+Descriptor::~Descriptor() {
+    if (number_ >= 0) close(number_);
+}
+
+Descriptor::Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+
+FileReader::FileReader(const std::string& path, ExitCode code)
+    : path_(path), code_(code), file_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    struct stat facts {};
+    if (file_.number() < 0 || fstat(file_.number(), &facts) != 0)
+        throw Failure(code_, path_ + " cannot be read: " + std::strerror(errno));
+    if (!S_ISREG(facts.st_mode)) throw Failure(code_, path_ + " is no regular file.");
+    size_ = static_cast<std::size_t>(facts.st_size);
+}
+
+void FileReader::read(std::size_t offset, void* bytes, std::size_t count) const {
+    auto* place = static_cast<char*>(bytes);
+    while (count > 0) {
+        const ssize_t have = pread(file_.number(), place, count, static_cast<off_t>(offset));
+        if (have < 0 && errno == EINTR) continue;
+        if (have < 0) throw Failure(code_, path_ + " cannot be read: " + std::strerror(errno));
+        if (have == 0) throw Failure(code_, path_ + " was cut short while it was read.");
+        place += have;
+        offset += static_cast<std::size_t>(have);
+        count -= static_cast<std::size_t>(have);
     }
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    int number() const { return number_; }
+}
 
-private:
-    int number_;
-};
+FileWriter::FileWriter(const std::string& path)
+    : path_(path), file_(open((path + ".partial").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)) {
+    if (file_.number() < 0) fail(errno);
+}
 
-}  // namespace
+FileWriter::~FileWriter() {
+    if (!is_finished_) unlink((path_ + ".partial").c_str());
+}
+
+void FileWriter::add(const void* bytes, std::size_t count) {
+    const auto* place = static_cast<const char*>(bytes);
+    while (count > 0) {
+        const ssize_t done = write(file_.number(), place, count);
+        if (done < 0 && errno == EINTR) continue;
+        if (done <= 0) fail(errno);
+        place += done;
+        count -= static_cast<std::size_t>(done);
+    }
+}
+
+void FileWriter::finish() {
+    if (std::rename((path_ + ".partial").c_str(), path_.c_str()) != 0) fail(errno);
+    is_finished_ = true;
+}
+
+void FileWriter::fail(int number) const { throw Failure(kUsage, path_ + " cannot be written: " + std::strerror(number)); }
 
 std::string read_file(const std::string& path, ExitCode code) {
-    const auto fail = [&](int number) { throw Failure(code, path + " cannot be read: " + std::strerror(number)); };
-    const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    struct stat facts {};
-    if (file.number() < 0 || fstat(file.number(), &facts) != 0) fail(errno);
-    if (!S_ISREG(facts.st_mode)) throw Failure(code, path + " is no regular file.");
-    std::string bytes(static_cast<std::size_t>(facts.st_size), '\0');
-    std::size_t have = 0;
-    while (have < bytes.size()) {
-        const ssize_t count = read(file.number(), &bytes[have], bytes.size() - have);
-        if (count < 0 && errno == EINTR) continue;
-        if (count < 0) fail(errno);
-        if (count == 0) break;
-        have += static_cast<std::size_t>(count);
-    }
-    bytes.resize(have);
+    const FileReader file(path, code);
+    std::string bytes(file.size(), '\0');
+    file.read(0, bytes.data(), bytes.size());
     return bytes;
 }
 
@@ -59,28 +86,19 @@ std::string read_special_file(const std::string& path) {
 }
 
 void write_file(const std::string& path, const std::string& bytes) {
-    const std::string partial = path + ".partial";
-    const auto fail = [&](int number) {
-        unlink(partial.c_str());
-        throw Failure(kUsage, path + " cannot be written: " + std::strerror(number));
-    };
-    {
-        const Descriptor file(open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-        if (file.number() < 0) fail(errno);
-        std::size_t done = 0;
-        while (done < bytes.size()) {
-            const ssize_t count = write(file.number(), bytes.data() + done, bytes.size() - done);
-            if (count < 0 && errno == EINTR) continue;
-            if (count <= 0) fail(errno);
-            done += static_cast<std::size_t>(count);
-        }
-    }
-    if (std::rename(partial.c_str(), path.c_str()) != 0) fail(errno);
+    FileWriter file(path);
+    file.add(bytes.data(), bytes.size());
+    file.finish();
 }
 
 bool is_file(const std::string& path) {
     struct stat facts {};
     return stat(path.c_str(), &facts) == 0 && S_ISREG(facts.st_mode);
+}
+
+void make_folder(const std::string& path) {
+    if (mkdir(path.c_str(), 0755) != 0 && errno != EEXIST)
+        throw Failure(kUsage, path + " cannot be made: " + std::strerror(errno));
 }
 
 std::string folder_of(const std::string& path) {

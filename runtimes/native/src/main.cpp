@@ -1,116 +1,123 @@
 // edgekit-runner: runs and times one model file where there is no Python.
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <new>
 
 #include "arguments.h"
+#include "conditions.h"
 #include "failure.h"
 #include "files.h"
-#include "npy.h"
 #include "process.h"
 #include "report.h"
+#include "rounds.h"
+#include "samples.h"
 #include "serve.h"
 #include "sha256.h"
 
 namespace runner {
 namespace {
 
-// Inputs in the model's order: those given, or zeros.
-std::vector<Tensor> read_inputs(const Arguments& arguments, const Model& model) {
-    std::vector<Tensor> values;
-    std::string known;
-    for (const auto& input : model.inputs()) known += (known.empty() ? "" : ", ") + input.name;
-    for (const auto& given : arguments.inputs) {
-        bool is_known = false;
-        for (const auto& input : model.inputs()) is_known = is_known || input.name == given.first;
-        if (!is_known) throw Failure(kUsage, "the model has no input '" + given.first + "'; it has " + known + ".");
-    }
-    for (const auto& input : model.inputs()) {
-        const std::string* file = nullptr;
-        for (const auto& given : arguments.inputs)
-            if (given.first == input.name) file = &given.second;
-        if (file == nullptr && !arguments.inputs.empty())
-            throw Failure(kUsage, "input '" + input.name + "' is missing. Give every input, or none for zeros.");
-        values.push_back(file == nullptr ? zeros(input.dtype, input.shape) : read_npy(*file));
-    }
-    return values;
+constexpr int kMoreFirstRuns = 2;
+constexpr std::int64_t kLongestRepeatedLoadNs = 2000000000;
+
+struct Loaded {
+    std::unique_ptr<Model> model;
+    std::string sha256;
+    std::size_t size_bytes;
+    std::int64_t load_ns, load_cpu_ns;  // from opening the library to a model that can run
+};
+
+Loaded load(const std::string& path, const Options& options) {
+    std::string bytes = read_file(path, kIntegrity);
+    Loaded found{nullptr, sha256(bytes.data(), bytes.size()), bytes.size(), 0, 0};
+    const std::int64_t cpu = cpu_ns(), begin = wall_ns();
+    found.model = load_model(path, std::move(bytes), options);
+    found.load_ns = wall_ns() - begin;
+    found.load_cpu_ns = cpu_ns() - cpu;
+    return found;
 }
 
-// Sample `index` of arrays that have an axis of samples in front.
-std::vector<Tensor> sample(const std::vector<Tensor>& stacked, std::size_t index) {
-    std::vector<Tensor> values;
-    for (const auto& tensor : stacked) {
-        Tensor one{tensor.dtype, Shape(tensor.shape.begin() + 1, tensor.shape.end()), {}};
-        const std::size_t size = element_count(one.shape) * facts(one.dtype).size_bytes;
-        const auto start = tensor.bytes.begin() + static_cast<std::ptrdiff_t>(index * size);
-        one.bytes.assign(start, start + static_cast<std::ptrdiff_t>(size));
-        values.push_back(std::move(one));
-    }
-    return values;
-}
-
-std::size_t count_samples(const Arguments& arguments, const std::vector<Tensor>& values) {
-    if (!arguments.is_stacked || arguments.inputs.empty()) return 1;
-    for (const auto& tensor : values)
-        if (tensor.shape.empty() || tensor.shape[0] != values[0].shape[0] || tensor.shape[0] == 0)
-            throw Failure(kUsage, "--stacked: every input needs the same number of samples, at least one, in front.");
-    return static_cast<std::size_t>(values[0].shape[0]);
-}
-
-// Runs every sample; the outputs are those of all of them, stacked where the inputs are.
-std::vector<Tensor> run_samples(const Arguments& arguments, const std::vector<Tensor>& given, Model& model, Report* report) {
-    const bool is_stacked = arguments.is_stacked && !arguments.inputs.empty();
-    report->sample_count = count_samples(arguments, given);
-    std::vector<Tensor> all;
-    for (std::size_t index = 0; index < report->sample_count; ++index) {
-        const std::vector<Tensor> values = is_stacked ? sample(given, index) : given;
-        for (std::size_t place = 0; place < values.size(); ++place) check_fits(values[place], model.inputs()[place]);
+// Runs every sample; the outputs of all of them are hashed, and written where a folder is named.
+void run_samples(const Arguments& arguments, const Samples& samples, Model& model, Report* report) {
+    const std::string& folder = arguments.output_folder;
+    if (!folder.empty()) make_folder(folder);
+    std::vector<Sha256> given(model.inputs().size());
+    std::vector<OutputSink> outputs;
+    for (std::size_t index = 0; index < model.outputs().size(); ++index)
+        outputs.emplace_back(folder.empty() ? "" : folder + "/output_" + std::to_string(index) + ".npy",
+                             model.outputs()[index].name);
+    report->sample_count = samples.count();
+    for (std::size_t index = 0; index < samples.count(); ++index) {
+        const auto values = samples.read(index);
+        for (std::size_t place = 0; place < values.size(); ++place)
+            given[place].add(values[place].bytes.data(), values[place].bytes.size());
         model.set_inputs(values);
         const std::int64_t start = wall_ns();
         model.invoke();
-        if (index == 0) report->first_inference_ns = wall_ns() - start;
-        auto outputs = model.read_outputs();
-        if (index == 0) {
-            all = std::move(outputs);
-            continue;
-        }
-        for (std::size_t place = 0; place < all.size(); ++place) {
-            if (outputs[place].shape != all[place].shape)
-                throw Failure(kNotSupported, "output '" + model.outputs()[place].name + "' changes its shape from sample to"
-                                                                                         " sample; run them one by one.");
-            all[place].bytes.insert(all[place].bytes.end(), outputs[place].bytes.begin(), outputs[place].bytes.end());
-        }
+        if (!report->first_inference_ns) report->first_inference_ns = wall_ns() - start;
+        const auto found = model.read_outputs();
+        for (std::size_t place = 0; place < found.size(); ++place)
+            outputs[place].add(found[place], samples.count(), samples.is_stacked());
     }
-    if (is_stacked)
-        for (auto& tensor : all) tensor.shape.insert(tensor.shape.begin(), static_cast<std::int64_t>(report->sample_count));
-    return all;
+    for (auto& digest : given) report->input_sha256.push_back(digest.hex());
+    for (auto& output : outputs) report->outputs.push_back(output.finish());
 }
 
-void keep_outputs(const Arguments& arguments, const std::vector<Tensor>& outputs, Report* report) {
-    const std::string& folder = arguments.output_folder;
-    if (!folder.empty() && mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST)
-        throw Failure(kUsage, folder + " cannot be made: " + std::strerror(errno));
-    for (std::size_t index = 0; index < outputs.size(); ++index) {
-        OutputFacts facts{sha256(outputs[index].bytes.data(), outputs[index].bytes.size()), outputs[index].shape, ""};
-        if (!folder.empty()) {
-            facts.file = folder + "/output_" + std::to_string(index) + ".npy";
-            write_npy(facts.file, outputs[index]);
-        }
-        report->outputs.push_back(facts);
-    }
+// The first inferences, the memory they need, and the second load, unless the first took too long to be repeated.
+void load_again(const Arguments& arguments, const Samples& samples, Loaded* loaded, Report* report) {
+    loaded->model->set_inputs(samples.read(0));
+    const std::int64_t start = wall_ns();
+    loaded->model->invoke();
+    report->first_inference_ns = wall_ns() - start;
+    for (int again = 0; again < kMoreFirstRuns; ++again) loaded->model->invoke();
+    report->reload = Reload{loaded->load_ns, loaded->load_cpu_ns, peak_memory_bytes()};
+    if (loaded->load_ns >= kLongestRepeatedLoadNs) return;
+    loaded->model.reset();
+    *loaded = load(arguments.model, arguments.options);
+    report->reload->load_ns = loaded->load_ns;
+    report->reload->load_cpu_ns = loaded->load_cpu_ns;
 }
 
-void run(const Arguments& arguments, Model& model, Report* report) {
-    const auto inputs = read_inputs(arguments, model);
-    for (const auto& tensor : inputs) report->input_sha256.push_back(sha256(tensor.bytes.data(), tensor.bytes.size()));
-    keep_outputs(arguments, run_samples(arguments, inputs, model, report), report);
-    if (arguments.plan.is_wanted()) report->timing = time_inferences(model, arguments.plan);
+// The first model and those beside it, each on the first sample of its own inputs.
+void time_in_turn(const Arguments& arguments, const Samples& samples, Model& model, Report* report) {
+    std::vector<std::unique_ptr<Model>> others;
+    std::vector<Model*> models{&model};
+    model.set_inputs(samples.read(0));
+    model.invoke();
+    for (const auto& other : arguments.beside) {
+        Loaded loaded = load(other.path, arguments.options);
+        report->beside.push_back({other.path, loaded.sha256, loaded.load_ns});
+        loaded.model->set_inputs(Samples(other.inputs, *loaded.model, arguments.is_stacked).read(0));
+        loaded.model->invoke();
+        models.push_back(loaded.model.get());
+        others.push_back(std::move(loaded.model));
+    }
+    RoundsPlan plan = arguments.rounds;
+    plan.seconds = arguments.plan.seconds;
+    report->rounds = time_rounds(models, plan);
+}
+
+void run(const Arguments& arguments, Loaded* loaded, Report* report) {
+    if (arguments.loads_again) {
+        const Samples first(arguments.inputs, *loaded->model, arguments.is_stacked);
+        load_again(arguments, first, loaded, report);
+    }
+    Model& model = *loaded->model;
+    const Samples samples(arguments.inputs, model, arguments.is_stacked);
+    run_samples(arguments, samples, model, report);
+    const bool is_timed = arguments.plan.is_wanted() || arguments.rounds.fewest > 0;
+    if (is_timed) report->before = read_conditions(arguments.system);
+    if (arguments.rounds.fewest > 0)
+        time_in_turn(arguments, samples, model, report);
+    else if (is_timed)
+        report->timing = time_inferences(model, arguments.plan);
+    if (is_timed) report->after = read_conditions(arguments.system);
     if (arguments.audit_pairs > 0) report->audit = audit_overhead(model, arguments.audit_pairs);
 }
 
@@ -141,19 +148,19 @@ int start(int count, const char* const* words) {
     const int output = take_standard_output();
     if (!arguments.affinity.empty()) set_affinity(parse_cpu_list(arguments.affinity));  // before any library starts threads
     Report report;
-    std::string bytes = read_file(arguments.model, kIntegrity);
-    report.model_sha256 = sha256(bytes.data(), bytes.size());
-    report.model_size_bytes = bytes.size();
-    const std::int64_t begin = wall_ns();
-    const auto model = load_model(arguments.model, std::move(bytes), arguments.options);
-    report.load_ns = wall_ns() - begin;
+    report.memory_before_load_bytes = peak_memory_bytes();
+    Loaded loaded = load(arguments.model, arguments.options);
+    report.model_sha256 = loaded.sha256;
+    report.model_size_bytes = loaded.size_bytes;
+    report.load_ns = loaded.load_ns;
+    report.load_cpu_ns = loaded.load_cpu_ns;
     report.memory_after_load_bytes = peak_memory_bytes();
     if (arguments.serves) {
-        serve(*model, document(arguments, *model, report), STDIN_FILENO, output);
+        serve(*loaded.model, document(arguments, *loaded.model, report), STDIN_FILENO, output);
         return 0;
     }
-    if (!arguments.only_describe) run(arguments, *model, &report);
-    finish(arguments, document(arguments, *model, report), output);
+    if (!arguments.only_describe) run(arguments, &loaded, &report);
+    finish(arguments, document(arguments, *loaded.model, report), output);
     return 0;
 }
 

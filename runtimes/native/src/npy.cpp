@@ -1,9 +1,9 @@
 #include "npy.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "failure.h"
-#include "files.h"
 
 namespace runner {
 namespace {
@@ -140,37 +140,47 @@ std::size_t parse_npy_header(const std::string& bytes, const std::string& source
     return start + length;
 }
 
-Tensor read_npy(const std::string& path) {
-    const std::string bytes = read_file(path, kUsage);
-    Tensor tensor;
-    const std::size_t offset = parse_npy_header(bytes, path, &tensor);
+NpyReader::NpyReader(const std::string& path) : file_(path, kUsage) {
+    std::string first(std::min(file_.size(), kHeaderLimit + kMagicSize + 6), '\0');
+    file_.read(0, first.data(), first.size());
+    offset_ = parse_npy_header(first, path, &array_);
     std::size_t size = 0;
     try {
-        size = element_count(tensor.shape) * facts(tensor.dtype).size_bytes;
+        size = element_count(array_.shape) * facts(array_.dtype).size_bytes;
     } catch (const Failure& failure) {
         throw Failure(kUsage, path + " cannot be read as .npy: " + failure.what() + ".");
     }
-    if (bytes.size() - offset != size)
-        throw Failure(kUsage, path + " holds " + std::to_string(bytes.size() - offset) + " bytes of values; its header says " +
-                                  facts(tensor.dtype).name + " " + text(tensor.shape) + ", which are " + std::to_string(size) + ".");
-    tensor.bytes.assign(bytes.begin() + static_cast<std::ptrdiff_t>(offset), bytes.end());
-    return tensor;
+    if (file_.size() - offset_ != size)
+        throw Failure(kUsage, path + " holds " + std::to_string(file_.size() - offset_) + " bytes of values; its header says " +
+                                  facts(array_.dtype).name + " " + text(array_.shape) + ", which are " + std::to_string(size) + ".");
 }
 
-void write_npy(const std::string& path, const Tensor& tensor) {
-    std::string shape;
-    for (const auto size : tensor.shape) shape += std::to_string(size) + (tensor.shape.size() == 1 ? "," : ", ");
-    if (tensor.shape.size() > 1) shape.resize(shape.size() - 2);
-    std::string header = std::string("{'descr': '") + facts(tensor.dtype).description + "', 'fortran_order': False, 'shape': (" +
-                         shape + "), }";
+Tensor NpyReader::read() const {
+    Tensor found = array_;
+    found.bytes.resize(element_count(found.shape) * facts(found.dtype).size_bytes);
+    file_.read(offset_, found.bytes.data(), found.bytes.size());
+    return found;
+}
+
+Tensor NpyReader::read_row(std::size_t row) const {
+    Tensor found{array_.dtype, Shape(array_.shape.begin() + 1, array_.shape.end()), {}};
+    found.bytes.resize(element_count(found.shape) * facts(found.dtype).size_bytes);
+    file_.read(offset_ + row * found.bytes.size(), found.bytes.data(), found.bytes.size());
+    return found;
+}
+
+std::string npy_header(DType dtype, const Shape& shape) {
+    std::string sizes;
+    for (const auto size : shape) sizes += std::to_string(size) + (shape.size() == 1 ? "," : ", ");
+    if (shape.size() > 1) sizes.resize(sizes.size() - 2);
+    std::string header =
+        std::string("{'descr': '") + facts(dtype).description + "', 'fortran_order': False, 'shape': (" + sizes + "), }";
     const std::size_t prefix = kMagicSize + 4;
     header.append(63 - (prefix + header.size()) % 64, ' ');  // the values begin at a multiple of 64
     header += '\n';
     std::string bytes(kMagic, kMagicSize);
     bytes += {'\x01', '\x00', static_cast<char>(header.size() & 0xff), static_cast<char>(header.size() >> 8)};
-    bytes += header;
-    bytes.append(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());
-    write_file(path, bytes);
+    return bytes + header;
 }
 
 }  // namespace runner

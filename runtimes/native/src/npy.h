@@ -4,15 +4,30 @@
 
 #include <string>
 
+#include "files.h"
 #include "tensor.h"
 
 namespace runner {
 
-// Reads a whole array; fails (exit code 2) where the file is not one, or its header and its size disagree.
-Tensor read_npy(const std::string& path);
-void write_npy(const std::string& path, const Tensor& tensor);
+// An array whose values stay in the file; fails (exit code 2) where the file is not one, or its header and its size disagree.
+class NpyReader {
+public:
+    explicit NpyReader(const std::string& path);
+    DType dtype() const { return array_.dtype; }
+    const Shape& shape() const { return array_.shape; }
+    Tensor read() const;                     // all of it
+    Tensor read_row(std::size_t row) const;  // one place of its first axis, without that axis
 
-// The header alone, for a file's first bytes: what `read_npy` checks before it takes memory.
+private:
+    FileReader file_;
+    Tensor array_;  // without values
+    std::size_t offset_ = 0;
+};
+
+// The file's first bytes, up to the values.
+std::string npy_header(DType dtype, const Shape& shape);
+
+// The header alone, for a file's first bytes: what `NpyReader` checks before anything else.
 // Returns the offset of the values; `source` is for messages.
 std::size_t parse_npy_header(const std::string& bytes, const std::string& source, Tensor* found);
 

@@ -59,6 +59,38 @@ void write_audit(const Audit& audit, Json* json) {
     json->numbers("reported_ns", audit.reported_ns).end();
 }
 
+void write_series(const Series& series, const std::string& path, const std::string& digest, Json* json) {
+    json->object().text("path", path).text("sha256", digest).number("inferences_in_block", series.inferences_in_block);
+    json->number("preemptions", series.preemptions).numbers("wall_ns", series.wall_ns).numbers("cpu_ns", series.cpu_ns);
+    json->numbers("round", series.round).end();
+}
+
+void write_rounds(const Arguments& arguments, const Report& report, Json* json) {
+    const Rounds& rounds = *report.rounds;
+    json->object("rounds").text("clock", "CLOCK_MONOTONIC").number("made", rounds.made);
+    json->number("block_ms", arguments.rounds.block_seconds * 1e3).flag("is_precise", rounds.is_precise).array("models");
+    write_series(rounds.series[0], arguments.model, report.model_sha256, json);
+    for (std::size_t index = 0; index < report.beside.size(); ++index)
+        write_series(rounds.series[index + 1], report.beside[index].path, report.beside[index].sha256, json);
+    json->end().end();
+}
+
+void write_conditions(const char* key, const Conditions& conditions, Json* json) {
+    json->object(key).array("temperatures");
+    for (const auto& one : conditions.temperatures) json->object().text("zone", one.zone).number("celsius", one.celsius).end();
+    json->end().array("clocks");
+    for (const auto& one : conditions.clocks)
+        json->object().text("processors", one.policy).text("governor", one.governor).number("mhz", one.mhz).end();
+    json->end().end();
+}
+
+void write_memory(const Report& report, Json* json) {
+    json->object("memory").number("before_load_bytes", report.memory_before_load_bytes);
+    json->number("after_load_bytes", report.memory_after_load_bytes);
+    if (report.reload) json->number("after_first_bytes", report.reload->memory_bytes);
+    json->number("peak_bytes", peak_memory_bytes()).end();
+}
+
 }  // namespace
 
 void write_timing(const Timing& timing, Json* json) {
@@ -92,7 +124,8 @@ std::string document(const Arguments& arguments, const Model& model, const Repor
     write_runtime(model, &json);
     write_options(arguments, &json);
     write_edges(model, report, &json);
-    json.number("load_ns", report.load_ns);
+    json.number("load_ns", report.load_ns).number("load_cpu_ns", report.load_cpu_ns);
+    if (report.reload) json.number("reload_ns", report.reload->load_ns).number("reload_cpu_ns", report.reload->load_cpu_ns);
     if (report.first_inference_ns) {
         json.number("first_inference_ns", *report.first_inference_ns);
         json.number("sample_count", static_cast<std::int64_t>(report.sample_count));
@@ -100,9 +133,15 @@ std::string document(const Arguments& arguments, const Model& model, const Repor
     }
     if (report.timing) write_timing(*report.timing, &json);
     if (report.audit) write_audit(*report.audit, &json);
-    json.object("memory").number("after_load_bytes", report.memory_after_load_bytes);
-    json.number("peak_bytes", peak_memory_bytes()).end().end();
-    return json.str();
+    if (report.rounds) write_rounds(arguments, report, &json);
+    if (report.before && report.after) {
+        json.object("conditions");
+        write_conditions("before", *report.before, &json);
+        write_conditions("after", *report.after, &json);
+        json.end();
+    }
+    write_memory(report, &json);
+    return json.end().str();
 }
 
 }  // namespace runner

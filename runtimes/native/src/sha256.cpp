@@ -1,7 +1,6 @@
 #include "sha256.h"
 
-#include <array>
-#include <cstdint>
+#include <algorithm>
 #include <cstring>
 
 namespace runner {
@@ -42,24 +41,43 @@ void digest_block(const std::uint8_t* block, std::array<std::uint32_t, 8>* state
 
 }  // namespace
 
-std::string sha256(const void* data, std::size_t size) {
+void Sha256::add(const void* data, std::size_t size) {
+    if (size == 0) return;
     const auto* bytes = static_cast<const std::uint8_t*>(data);
-    std::array<std::uint32_t, 8> state{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                       0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-    std::size_t place = 0;
-    for (; size - place >= 64; place += 64) digest_block(bytes + place, &state);
+    std::size_t have = size_ % 64;
+    size_ += size;
+    if (have > 0) {
+        const std::size_t count = std::min(size, 64 - have);
+        std::memcpy(rest_.data() + have, bytes, count);
+        bytes += count;
+        size -= count;
+        have += count;
+        if (have < 64) return;
+        digest_block(rest_.data(), &state_);
+    }
+    for (; size >= 64; bytes += 64, size -= 64) digest_block(bytes, &state_);
+    if (size > 0) std::memcpy(rest_.data(), bytes, size);
+}
+
+std::string Sha256::hex() {
     std::array<std::uint8_t, 128> tail{};
-    const std::size_t rest = size - place;
-    if (rest > 0) std::memcpy(tail.data(), bytes + place, rest);
+    const std::size_t rest = size_ % 64;
+    std::memcpy(tail.data(), rest_.data(), rest);
     tail[rest] = 0x80;
     const std::size_t end = rest < 56 ? 64 : 128;
     for (std::size_t index = 0; index < 8; ++index)
-        tail[end - 1 - index] = static_cast<std::uint8_t>((std::uint64_t{size} * 8) >> (8 * index));
-    for (std::size_t block = 0; block < end; block += 64) digest_block(tail.data() + block, &state);
+        tail[end - 1 - index] = static_cast<std::uint8_t>((size_ * 8) >> (8 * index));
+    for (std::size_t block = 0; block < end; block += 64) digest_block(tail.data() + block, &state_);
     std::string hex;
-    for (const auto word : state)
+    for (const auto word : state_)
         for (int shift = 28; shift >= 0; shift -= 4) hex += "0123456789abcdef"[(word >> shift) & 15];
     return hex;
+}
+
+std::string sha256(const void* data, std::size_t size) {
+    Sha256 digest;
+    digest.add(data, size);
+    return digest.hex();
 }
 
 }  // namespace runner

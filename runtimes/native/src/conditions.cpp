@@ -1,0 +1,61 @@
+#include "conditions.h"
+
+#include <dirent.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+
+#include "failure.h"
+#include "files.h"
+
+namespace runner {
+namespace {
+
+// A file's one line; empty where it cannot be read, as Android refuses some sensors.
+std::string line_of(const std::string& path) {
+    try {
+        const std::string text = read_special_file(path);
+        return text.substr(0, text.find('\n'));
+    } catch (const Failure&) {
+        return "";
+    }
+}
+
+// A whole number in a file; false where there is none.
+bool read_number(const std::string& path, double* found) {
+    const std::string line = line_of(path);
+    char* end = nullptr;
+    *found = std::strtod(line.c_str(), &end);
+    return !line.empty() && *end == '\0';
+}
+
+// Folders of `parent` whose names begin so, in the order of their numbers.
+std::vector<std::string> numbered_folders(const std::string& parent, const std::string& beginning) {
+    std::vector<std::string> names;
+    DIR* folder = opendir(parent.c_str());
+    if (folder == nullptr) return names;
+    while (const dirent* entry = readdir(folder))
+        if (std::string(entry->d_name).compare(0, beginning.size(), beginning) == 0) names.emplace_back(entry->d_name);
+    closedir(folder);
+    const auto number = [&](const std::string& name) { return std::atoi(name.c_str() + beginning.size()); };
+    std::sort(names.begin(), names.end(), [&](const auto& one, const auto& other) { return number(one) < number(other); });
+    for (auto& name : names) name = parent + "/" + name;
+    return names;
+}
+
+}  // namespace
+
+Conditions read_conditions(const std::string& system) {
+    Conditions found;
+    double value = 0;
+    for (const auto& zone : numbered_folders(system + "/class/thermal", "thermal_zone"))
+        if (read_number(zone + "/temp", &value))  // thousandths of a degree, says Documentation/ABI/testing/sysfs-class-thermal
+            found.temperatures.push_back({line_of(zone + "/type"), value / 1e3});
+    for (const auto& policy : numbered_folders(system + "/devices/system/cpu/cpufreq", "policy"))
+        if (read_number(policy + "/scaling_cur_freq", &value))  // kHz, says Documentation/admin-guide/pm/cpufreq
+            found.clocks.push_back({line_of(policy + "/affected_cpus"), line_of(policy + "/scaling_governor"), value / 1e3});
+    return found;
+}
+
+}  // namespace runner
