@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.core.contract import QuantizationContract
-from edgekit.core.errors import DataError
+from edgekit.core.errors import DataError, UnsupportedOpError
 from edgekit.core.feeding import to_file
 from edgekit.core.plugins import Appraiser
 from edgekit.core.tensors import from_stored
@@ -134,6 +134,8 @@ def _replay(result: Answers, runtime: Runtime, folder: Path, *, artifact: Artifa
     try:
         replayed = runtime.replay_layers(artifact, contract, recorded, threads=threads)
         return result.replace(layers=layer_parity(contract, recorded, replayed))
+    except UnsupportedOpError as reason:
+        return result.replace(layers_absent=str(reason))
     except Exception as reason:  # the answers are there: a file whose layers cannot be cut out must not lose them
         traceback.print_exc()
         return result.replace(layers_failure=f"{type(reason).__name__}: {reason}")

@@ -10,6 +10,7 @@ metric drop    95 % upper bound of the paired drop < limit    every artifact tha
 slice drop     the same in every slice                        every artifact that ships, if the profile asks
 regressions    not worse, slower, larger than a baseline run  compressed artifacts, where a baseline is named
 slowdown       95 % upper bound of the ratio <= limit         compressed artifacts, on measured evidence
+arena          arena <= the device's memory                    microcontrollers, on an estimate too
 latency p90    95 % upper bound of the percentile <= limit    every artifact that ships, on measured evidence
 load time      found <= limit                                 every artifact that ships, on measured evidence
 peak memory    found <= limit                                 every artifact that ships, on measured evidence
@@ -33,12 +34,22 @@ from edgekit.core.profile import Budgets, DeviceProfile, Tolerances
 from edgekit.core.validation import ArtifactResult, LayerParity, MetricResult
 from edgekit.core.verdict import Gate, Outcome
 from edgekit.device_tests.baseline import regression_gates
-from edgekit.device_tests.paired import quantile_interval, samples_to_decide
+from edgekit.device_tests.paired import passing_power, quantile_interval, samples_to_decide
 
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
 
-__all__ = ["Finding", "contract_gate", "device_gates", "layer_gate", "metric_gate", "notes", "shipped", "slice_gate"]
+__all__ = [
+    "Finding",
+    "arena_gate",
+    "contract_gate",
+    "device_gates",
+    "layer_gate",
+    "metric_gate",
+    "notes",
+    "shipped",
+    "slice_gate",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +59,13 @@ class Finding:
     Args:
         result: What was found.
         layers_failure: Why its layers could not be replayed.
+        layers_absent: Why its runtime replays none at all: the question is not asked then.
         timing_failure: Why its latency could not be measured.
     """
 
     result: ArtifactResult
     layers_failure: str = ""
+    layers_absent: str = ""
     timing_failure: str = ""
 
 
@@ -69,13 +82,18 @@ def device_gates(profile: DeviceProfile, contract: QuantizationContract, finding
 
 def notes(profile: DeviceProfile, findings: Sequence[Finding]) -> tuple[str, ...]:
     """What was not asked, and why."""
+    absent = [one for one in shipped(findings) if one.layers_absent and not one.result.artifact.is_baseline]
+    unasked = [f"Layer parity was not asked of {one.result.artifact.label}: {one.layers_absent}" for one in absent]
     timed = [name for name, limit in profile.budgets if limit is not None and name != "size_bytes"]
     others = [one.result for one in shipped(findings) if one.result.evidence is not Evidence.MEASURED and not one.result.failure]
-    return tuple(
-        f"{result.artifact.label} ran in {result.runtime}: {result.evidence.value} evidence, so its times and memory are not"
-        f" the device's, and no gate was asked about {', '.join(timed)}."
-        for result in others
-        if timed
+    return (
+        *unasked,
+        *(
+            f"{result.artifact.label} ran in {result.runtime}: {result.evidence.value} evidence, so its times and memory are not"
+            f" the device's, and no gate was asked about {', '.join(timed)}."
+            for result in others
+            if timed
+        ),
     )
 
 
@@ -87,7 +105,8 @@ def _artifact_gates(profile: DeviceProfile, contract: QuantizationContract, find
         return
     if not result.artifact.is_baseline and contract.entries:
         yield contract_gate(result.artifact, contract)
-        if any(entry.role == "activation" for entry in contract.activations):  # weight-only layers make no integers to replay
+        has_integers = any(entry.role == "activation" for entry in contract.activations)  # weight-only layers make none to replay
+        if has_integers and not finding.layers_absent:
             expected = _computed_entries(result.artifact, contract)
             failure = finding.layers_failure
             yield layer_gate(target, result.layers, expected=expected, tolerances=profile.tolerances, failure=failure)
@@ -98,6 +117,9 @@ def _artifact_gates(profile: DeviceProfile, contract: QuantizationContract, find
         yield from regression_gates(target, result.regression, tolerances=profile.tolerances, evidence=result.evidence)
     if result.evidence is Evidence.MEASURED:
         yield from _timing_gates(finding, profile.budgets)
+    arena = result.measurement("arena")
+    if arena is not None and profile.hardware.memory_bytes is not None:
+        yield arena_gate(target, arena, memory_bytes=profile.hardware.memory_bytes)
     if profile.budgets.size_bytes is not None:
         yield _size_gate(result.artifact, profile.budgets.size_bytes)
 
@@ -227,6 +249,8 @@ def metric_gate(target: str, metric: MetricResult | None, *, tolerances: Toleran
         return gate.replace(advice="Bring more evaluation samples.")
     side = "pass" if metric.drop_points < limit else "fail"
     advice = f"It needs about {more:,} more evaluation samples to {side}, if the drop stays as it is."
+    power = passing_power(metric.drop_interval, limit=limit)
+    advice += f" With as many as now a model that loses nothing passes in about {power:.0%} of trials."
     return gate.replace(advice=advice)
 
 
@@ -331,6 +355,16 @@ def _plain_gate(name: str, target: str, found: Measurement | None, *, limit: flo
     if found.value <= limit:
         return gate.replace(outcome=Outcome.PASS)
     return gate.replace(outcome=Outcome.FAIL, advice=f"It is {found.value / limit:.2f} times the budget.")
+
+
+def arena_gate(target: str, arena: Measurement, *, memory_bytes: int) -> Gate:
+    """Whether a microcontroller's memory can hold the model's arena at all; the rest of the program needs some of it too."""
+    gate = _plain_gate("arena", target, arena, limit=memory_bytes, unit="bytes")
+    if gate.outcome is Outcome.FAIL:
+        return gate.replace(
+            advice="The device has less memory than that. Take a smaller input, fewer channels, or another device."
+        )
+    return gate.replace(found=f"{gate.found} ({arena.evidence.value}; {arena.value / memory_bytes:.0%} of the device's memory)")
 
 
 def _amount(value: float, unit: str) -> str:

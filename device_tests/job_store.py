@@ -109,8 +109,8 @@ class JobStore:
         for name in RESULTS:
             if not (place / name).is_file() or sha256(place / name) != done.sha256.get(name):
                 raise IntegrityError(
-                    f"{place / name} is not what done.json beside it records: it was changed or cut on its way. Run the job again:"
-                    f" remove {place / _DONE} first."
+                    f"{place / name} is not what done.json beside it records: it was changed or cut on its way. Run"
+                    f" the job again: remove {place / _DONE} first."
                 )
         return done
 

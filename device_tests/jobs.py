@@ -77,6 +77,7 @@ class Answers(Record):
         base_bytes: The same before the first load.
         layers: Layer parity; empty where no replay was asked for.
         layers_failure: Why the layers could not be replayed.
+        layers_absent: Why this runtime replays no layers of any file (it runs whole files only); then nothing failed.
         more: What else the runtime says of the model: arena, cycles, energy, each with its own evidence.
     """
 
@@ -89,6 +90,7 @@ class Answers(Record):
     base_bytes: int
     layers: tuple[LayerParity, ...] = ()
     layers_failure: str = ""
+    layers_absent: str = ""
     more: tuple[Measurement, ...] = ()
 
 

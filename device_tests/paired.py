@@ -6,9 +6,10 @@ from edgekit.core.paired import (
     Ratio,
     drop_interval,
     mcnemar_p,
+    passing_power,
     quantile_interval,
     ratio_of_medians,
     samples_to_decide,
 )
 
-__all__ = ["Ratio", "drop_interval", "mcnemar_p", "quantile_interval", "ratio_of_medians", "samples_to_decide"]
+__all__ = ["Ratio", "drop_interval", "mcnemar_p", "passing_power", "quantile_interval", "ratio_of_medians", "samples_to_decide"]

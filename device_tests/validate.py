@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from edgekit.core.artifact import Artifact
 from edgekit.core.compressed import Golden, load_golden
 from edgekit.core.contract import QuantizationContract
-from edgekit.core.errors import ProfileError, UsageError, nearest
+from edgekit.core.errors import JobsWaitingError, ProfileError, UsageError, nearest
 from edgekit.core.feeding import RAW
 from edgekit.core.files import explain_disk
 from edgekit.core.measurement import Evidence, Measurement
@@ -35,7 +35,7 @@ from edgekit.core.plugins import Progress, Transport, silent
 from edgekit.core.profile import DeviceProfile
 from edgekit.core.run import RunFolder
 from edgekit.core.task import Task
-from edgekit.core.validation import ArtifactResult, DeviceResult, MetricResult, Regression, Spread
+from edgekit.core.validation import ArtifactResult, DeviceResult, MetricResult, Regression, Skipped, Spread
 from edgekit.core.verdict import Verdict
 from edgekit.device_tests.baseline import Baselines, match_baselines
 from edgekit.device_tests.gates import Finding, device_gates, notes
@@ -64,6 +64,7 @@ def validate_device(
     progress: Progress = silent,
     transport: Transport | None = None,
     baseline: RunFolder | None = None,
+    finished: Path | None = None,
 ) -> DeviceResult:
     """Run artifacts on a device and judge them.
 
@@ -77,10 +78,12 @@ def validate_device(
         progress: Called as the work advances.
         transport: How to reach the device; the profile's where None.
         baseline: The release before, whose artifacts run beside these.
+        finished: Folder of jobs that a validation which was interrupted has finished; they are not run again.
 
     Raises:
-        UsageError: No artifacts, two of one label, a target the profile has no runtime for, or a baseline of another model.
+        UsageError: No artifacts, two of one label, none the profile has a runtime for, or a baseline of another model.
         DeviceError: The device was lost.
+        JobsWaitingError: The jobs lie ready for a device nobody reaches from here.
         MissingExtraError: A runtime is not installed.
         DataError: The evaluation data or the metric is wrong.
         OutputError: The disk is full, or the output folder cannot be written.
@@ -93,9 +96,11 @@ def validate_device(
         try:
             facts = transport.facts()
             profile = profile.on_system(facts.get("system", ""))
-            _check(profile, artifacts)
-            with closing(Workbench(profile, transport, output=output, log=log)) as bench:
-                findings, spreads = _Validation(bench, compressed_folder, task, progress, baselines=before).run(artifacts)
+            artifacts, skipped = _for_device(profile, artifacts)
+            with closing(Workbench(profile, transport, output=output, log=log, finished=finished)) as bench:
+                validation = _Validation(bench, compressed_folder, task, progress, baselines=before)
+                findings, spreads = validation.run(artifacts)
+                _check_whole(bench, profile)
         finally:
             transport.close()
     except OSError as reason:
@@ -107,26 +112,42 @@ def validate_device(
         results=tuple(finding.result for finding in findings),
         spreads=spreads,
         verdict=Verdict.from_gates(device_gates(profile, contract, findings)),
-        notes=notes(profile, findings),
+        notes=(*validation.notes(), *notes(profile, findings)),
         seconds=time.perf_counter() - started,
+        skipped=skipped,
+        available_samples=validation.available_samples,
     )
     result.write_json(output / "result.json")
     return result
 
 
-def _check(profile: DeviceProfile, artifacts: Sequence[Artifact]) -> None:
+def _for_device(profile: DeviceProfile, artifacts: Sequence[Artifact]) -> tuple[list[Artifact], tuple[Skipped, ...]]:
+    """The artifacts that the device has a runtime for, and those it has none for."""
     if not artifacts:
         raise UsageError("There is nothing to validate: no artifact was given. Export some first.")
     labels = [artifact.label for artifact in artifacts]
     for label in labels:
         if labels.count(label) > 1:
             raise UsageError(f"Two artifacts are called '{label}'; validate them in two runs.")
-    for artifact in artifacts:
-        if artifact.target not in profile.runtimes:
-            raise ProfileError(
-                f"Profile '{profile.name}' has no runtime for target '{artifact.target}'; it has {', '.join(profile.runtimes)}."
-                f"{nearest(artifact.target, profile.runtimes)} Add a [runtimes.{artifact.target}] table, or leave the target out."
-            )
+    chosen = [artifact for artifact in artifacts if artifact.target in profile.runtimes]
+    if not chosen:
+        target = artifacts[0].target
+        raise ProfileError(
+            f"Profile '{profile.name}' has no runtime for target '{target}'; it has {', '.join(profile.runtimes)}."
+            f"{nearest(target, profile.runtimes)} Add a [runtimes.{target}] table, or export another target."
+        )
+    reason = f"'{profile.name}' has no runtime for it: its profile names {', '.join(profile.runtimes)}"
+    others = [artifact for artifact in artifacts if artifact.target not in profile.runtimes]
+    return chosen, tuple(Skipped(label=one.label, target=one.target, reason=reason) for one in others)
+
+
+def _check_whole(bench: Workbench, profile: DeviceProfile) -> None:
+    """Refuse to judge a device that has not answered yet."""
+    if bench.waiting:
+        raise JobsWaitingError(
+            f"{len(bench.waiting)} jobs lie in {profile.connection.get('folder')} and wait for device '{profile.name}'."
+            " Run them there (edgekit jobs run FOLDER), bring the folder back, and validate again."
+        )
 
 
 class _Validation:
@@ -148,7 +169,21 @@ class _Validation:
         self.task = task
         self.golden = load_golden(compressed_folder)
         self.evaluation: Evaluation | None = gather_evaluation(task)
+        self.available_samples = self.evaluation.sample_count if self.evaluation else None
+        limit = bench.profile.evaluation_samples
+        if self.evaluation is not None and task is not None and limit is not None:
+            self.evaluation = self.evaluation.sample(limit, seed=task.seed)
         self.progress = progress
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of how it was done."""
+        found = []
+        count, available = self.evaluation.sample_count if self.evaluation else 0, self.available_samples or 0
+        if count < available and self.task is not None:
+            found.append(f"{count:,} of {available:,} evaluation samples ran here, chosen at random (seed {self.task.seed}).")
+        if self.bench.taken_over:
+            found.append(f"{self.bench.taken_over} jobs were finished by a validation that was interrupted in the last day.")
+        return tuple(found)
 
     def run(self, artifacts: Sequence[Artifact]) -> tuple[list[Finding], tuple[Spread, ...]]:
         """Everything about all artifacts, and the spread between the executors."""
@@ -215,6 +250,7 @@ class _Validation:
         return Finding(
             result,
             layers_failure=answered.answers.layers_failure,
+            layers_absent=answered.answers.layers_absent,
             timing_failure=timed.failure,
         )
 

@@ -277,47 +277,42 @@ def validate(
     devices: Sequence[str] = ("host",),
     baseline: Path | str | None = None,
     split: bool = False,
+    jobs: Path | str | None = None,
+    samples: int | None = None,
     progress: Progress = silent,
 ) -> ValidationReport:
     """Run every artifact on every device, judge it, and write ``report.json`` and ``report.html`` into the run.
 
+    A validation that was interrupted, or that lost a device, goes on where it stopped when it is started again within a day.
+
     Args:
         source: Artifacts, or the run folder they lie in.
         task: Brings the evaluation data; read again from the file the run names where None.
-        devices: Profile names, or paths of profile files.
+        devices: Profile names, or paths of profile files and lab files.
         baseline: Run folder of the release before: its files run beside these, on the same samples and in turn, and must not be
             better, faster or smaller by more than the profile's tolerances.
         split: Also split every layer's error into its causes; see :mod:`edgekit.core.error_split`.
+        jobs: Folder that the devices' jobs are left in, and their results taken from, instead of reaching the devices.
+        samples: At most so many evaluation samples on each device; None: as its profile says.
         progress: Called as the work advances.
 
     Raises:
         UsageError: The run holds no artifacts, or its task file is gone or changed.
-        DeviceError: A device was lost.
+        DeviceError: A device was lost; what the others answered is kept.
+        JobsWaitingError: The jobs lie in ``jobs`` and nobody has run them yet.
     """
     from edgekit.device_tests.error_split import split_all
-    from edgekit.device_tests.profiles import load_profile
-    from edgekit.device_tests.validate import layer_errors, validate_device
+    from edgekit.device_tests.lab import forget_finished, read_profiles, validate_devices
+    from edgekit.device_tests.layer_error import layer_errors
 
     run = source.run if isinstance(source, Artifacts) else RunFolder(Path(source))
     manifest = run.manifest()
     artifacts = run.load_artifacts()
     if not artifacts:
         raise UsageError(f"{run.path} holds no artifacts. Make some with: edgekit export {run.path} --target onnx")
-    profiles, task = [load_profile(name) for name in devices], task or _task_again(manifest)
-    before = _release_before(baseline)
-    results = [
-        validate_device(
-            profile,
-            compressed_folder=run.compressed,
-            artifacts=artifacts,
-            task=task,
-            output=run.validation(profile.name),
-            log=run.log,
-            progress=progress,
-            baseline=before,
-        )
-        for profile in profiles
-    ]
+    profiles = read_profiles(devices, jobs=Path(jobs) if jobs else None, samples=samples)
+    before, task = _release_before(baseline), task or _task_again(manifest)
+    results = validate_devices(profiles, run=run, artifacts=artifacts, task=task, baseline=before, progress=progress)
     contract = QuantizationContract.read_json(run.compressed / "contract.json")
     report = ValidationReport(
         created=now(),
@@ -330,6 +325,7 @@ def validate(
         error_splits=split_all(run, artifacts, progress=progress) if split else (),
     )
     _write_report(report, run)
+    forget_finished(run, profiles)
     return report
 
 

@@ -32,14 +32,14 @@ class JobFolderTransport:
         """Why no job can be left anywhere; empty where it can."""
         if unknown := set(profile.connection) - {"folder"}:
             return (
-                f"Profile '{profile.name}' sets connection.{min(unknown)}, which the transport 'job-folder' does not know; it knows"
-                " connection.folder."
+                f"Profile '{profile.name}' sets connection.{min(unknown)}, which the transport 'job-folder' does not know;"
+                " it knows connection.folder."
             )
         if not profile.connection.get("folder"):
             return (
-                f"Device '{profile.name}' cannot be reached from here. Leave its jobs in a folder: edgekit jobs export RUN --device"
-                f" {profile.name} -o FOLDER; run them there: edgekit jobs run FOLDER; then: edgekit validate RUN --device"
-                f" {profile.name} --jobs FOLDER"
+                f"Device '{profile.name}' cannot be reached from here. Leave its jobs in a folder: edgekit jobs export RUN"
+                f" --device {profile.name} -o FOLDER; run them there: edgekit jobs run FOLDER; then: edgekit validate RUN"
+                f" --device {profile.name} --jobs FOLDER"
             )
         return ""
 

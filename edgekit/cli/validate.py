@@ -31,7 +31,12 @@ __all__ = ["validate", "verdict_document"]
 )
 @run_argument
 @option("-d", "--device", "device", multiple=True, default=("host",), show_default=True,
-        help="Device profile to validate on: a name from edgekit devices, or a .toml file. May be repeated.")  # fmt: skip
+        help="Device to validate on: a name from edgekit devices, or a .toml file, of a lab too. May be repeated.")  # fmt: skip
+@once(
+    "--samples", type=click.IntRange(min=1), help="At most so many evaluation samples on each device.  [default: the profile's]"
+)
+@once("--jobs", type=click.Path(path_type=Path, file_okay=False),
+      help="Leave the devices' jobs in this folder, or take the results of those that were run (edgekit jobs).")  # fmt: skip
 @option("--baseline", type=click.Path(path_type=Path), help="Run folder of the release before: ends with 1 on a regression.")
 @once("--task", "task_file", help="Task file that judges the run.  [default: the one it was made from]")
 @once("--dry-run", is_flag=True, help="Check run, artifacts and profiles, say what would be done, and measure nothing.")
@@ -45,6 +50,8 @@ def validate(
     /,
     run: Path,
     device: tuple[str, ...],
+    samples: int | None,
+    jobs: Path | None,
     baseline: Path | None,
     task_file: str | None,
     dry_run: bool,
@@ -68,7 +75,9 @@ def validate(
         return
     task = load_task(task_file) if task_file else None
     with terminal.working(folder) as progress:
-        report = pipeline.validate(run, task, devices=devices, baseline=baseline, split=split, progress=progress)
+        report = pipeline.validate(
+            run, task, devices=devices, baseline=baseline, split=split, jobs=jobs, samples=samples, progress=progress
+        )
     write_summaries(report, terminal, junit=junit, markdown=markdown)
     _show(terminal, folder, report)
     ctx.exit(ExitCode.OK if report.verdict == "SHIP" else ExitCode.GATE_MISSED)
@@ -82,10 +91,10 @@ def _show(terminal: Terminal, run: RunFolder, report: ValidationReport) -> None:
 
 
 def _dry_run(terminal: Terminal, run: RunFolder, devices: Sequence[str]) -> None:
-    from edgekit.device_tests.profiles import load_profile
+    from edgekit.device_tests.lab import read_profiles
 
     artifacts = run.load_artifacts()
-    profiles = [load_profile(name) for name in devices]
+    profiles = read_profiles(devices)
     labels = [artifact.label for artifact in artifacts]
     document = {"dry_run": True, "run": str(run.path), "artifacts": labels, "devices": [profile.name for profile in profiles]}
     titles = ", ".join(f"{profile.name} ({profile.title})" for profile in profiles)

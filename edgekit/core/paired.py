@@ -20,6 +20,7 @@ __all__ = [
     "lowest_drop",
     "matched_bound",
     "mcnemar_p",
+    "passing_power",
     "quantile_interval",
     "ratio_of_medians",
     "samples_to_decide",
@@ -190,6 +191,23 @@ def quantile_interval(samples: Array, quantile: float) -> tuple[float, float]:
     low = max(math.floor(centre - half) - 1, 0)
     high = min(math.ceil(centre + half), ordered.size - 1)
     return float(ordered[low]), float(ordered[high])
+
+
+def passing_power(interval: tuple[float, float], *, limit: float) -> float:
+    """How often a model that loses nothing would pass a limit with as many samples: its non-inferiority test's power.
+
+    The spread of the mean is taken from the interval's width, as if it were normal; a result near 1 says that a failed or open
+    gate is the model's doing, one near 0 that the samples are too few for the question.
+
+    Args:
+        interval: 95 % interval of the drop that was found.
+        limit: The largest drop that is allowed, in the same unit.
+
+    >>> round(passing_power((-1.0, 1.0), limit=1.0), 3), round(passing_power((-0.2, 0.4), limit=1.0), 3)
+    (0.5, 1.0)
+    """
+    spread = (interval[1] - interval[0]) / (2 * _Z_95)
+    return 1.0 if spread <= 0 else statistics.NormalDist().cdf(limit / spread - _Z_95)
 
 
 def samples_to_decide(sample_count: int, *, estimate: float, interval: tuple[float, float], limit: float) -> int | None:
