@@ -84,7 +84,7 @@ def notes(profile: DeviceProfile, findings: Sequence[Finding]) -> tuple[str, ...
     """What was not asked, and why."""
     absent = [one for one in shipped(findings) if one.layers_absent and not one.result.artifact.is_baseline]
     unasked = [f"Layer parity was not asked of {one.result.artifact.label}: {one.layers_absent}" for one in absent]
-    timed = [name for name, limit in profile.budgets if limit is not None and name != "size_bytes"]
+    timed = [name for name, limit in profile.budgets if isinstance(limit, int | float) and name != "size_bytes"]
     others = [one.result for one in shipped(findings) if one.result.evidence is not Evidence.MEASURED and not one.result.failure]
     return (
         *unasked,

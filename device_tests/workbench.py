@@ -46,11 +46,13 @@ class Answered:
         answers: Measurements and layer parity; None where it failed.
         arrays: ``"golden/<output>"`` and ``"evaluation/<output>"``.
         failure: Why there is nothing.
+        is_waiting: The job lies ready and nobody has run it yet.
     """
 
     answers: Answers | None = None
     arrays: Mapping[str, Array] = dataclasses.field(default_factory=dict)
     failure: str = ""
+    is_waiting: bool = False
 
     def outputs(self, part: str) -> dict[str, Array]:
         """Output name -> answers to ``"golden"`` or ``"evaluation"``."""
@@ -135,7 +137,7 @@ class Workbench:
                 arrays = self._keep(folder, artifact.label)
                 return Answered(answers=Answers.read_json(folder / "result.json"), arrays=arrays)
         except _ARTIFACT_FAULTS as reason:
-            return Answered(failure=f"{type(reason).__name__}: {reason}")
+            return Answered(failure=f"{type(reason).__name__}: {reason}", is_waiting=isinstance(reason, JobsWaitingError))
 
     def timing(self, artifacts: Sequence[Artifact]) -> Timed:
         """Time artifacts of one target in turn; not where clocks would say nothing about the device.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.core.errors import JobsWaitingError, ProfileError
+from edgekit.core.errors import IntegrityError, JobsWaitingError, ProfileError
 from edgekit.core.profile import DeviceProfile
 from edgekit.device_tests.job_store import Done, JobStore, job_digest
 
@@ -58,9 +58,16 @@ class JobFolderTransport:
             JobsWaitingError: The job waits.
             IntegrityError: Its results are not those that were recorded.
         """
-        if self.store.take(job_digest(job), job) is None:
+        done = self.store.take(job_digest(job), job)
+        if done is None:
             place = self.store.put(job)
             raise JobsWaitingError(f"The job {place} waits for device '{self.profile.name}'.")
+        wanted, found = self.profile.hardware.architecture, done.machine.get("architecture")
+        if wanted and found and wanted != found:
+            raise IntegrityError(
+                f"The jobs in {self.store.folder} were run on a machine of architecture {found}, but device '{self.profile.name}' has"
+                f" {wanted}. Run them on the device itself."
+            )
 
     def close(self) -> None:
         """Nothing to do: nothing runs."""

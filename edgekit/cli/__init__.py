@@ -35,6 +35,7 @@ COMMANDS = {
     "recipes": "List the words of which recipes are made.",
     "capabilities": "List which operators become integers, and what runs them on each target.",
     "devices": "List device profiles.",
+    "jobs": "Carry a validation's work to a device that no network reaches, and its results back.",
     "runner": "Build the C++ program that runs models where there is no Python.",
     "doctor": "Show what is installed, and which targets and runtimes work here.",
 }
