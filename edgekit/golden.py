@@ -100,7 +100,7 @@ def run_in_worker(*, folder: str, runtime: str) -> dict[str, Any]:
 def local_runtime(target: str) -> Runtime | None:
     """The runtime on this machine for a target: the vendor's own before a stand-in; None where there is none."""
     runtimes = [registry.runtime(name) for name in registry.names("runtimes")]
-    found = [runtime for runtime in runtimes if getattr(runtime, "kind", "") != "native"]  # those are asked for by name
+    found = [runtime for runtime in runtimes if not getattr(runtime, "kind", "")]  # those with one are asked for by name
     fits = [runtime for runtime in found if runtime.target == target and not registry.missing_module(runtime)]
     here = [runtime for runtime in fits if platform.system() in getattr(runtime, "systems", (platform.system(),))]
     return next(iter(sorted(here, key=lambda runtime: not getattr(runtime, "systems", ()))), None)

@@ -15,6 +15,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "ai_edge_quantizer": ("tflite",),
     "asyncssh": ("ssh",),
     "coremltools": ("coreml",),
+    "ethosu": ("vela",),
     "executorch": (),
     "flatbuffers": ("tflite", "litert"),
     "jinja2": ("page",),
@@ -28,6 +29,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "onnxscript": ("onnx",),
     "tensorflow": ("saved_model",),
     "tf2onnx": ("saved_model",),
+    "tflite_micro": ("tflite_micro",),
 }
 """Framework -> what the name of a file or folder that imports it must start with."""
 

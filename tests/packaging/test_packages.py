@@ -67,7 +67,7 @@ def test_every_entry_point_loads() -> None:
 
 def test_extras_are_those_that_are_promised() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    assert set(extras) == {"onnx", "tflite", "coreml", "tensorflow", "intel", "devices", "report", "demo", "all", "dev"}
+    assert set(extras) == {"onnx", "tflite", "coreml", "tensorflow", "intel", "devices", "micro", "report", "demo", "all", "dev"}
     bundle = set(extras["all"][0].removeprefix("edgekit[").removesuffix("]").split(","))
     assert bundle == set(extras) - {"all", "demo", "dev"}
 
