@@ -65,11 +65,16 @@ def walked(
             shutil.copytree(watch / "artifacts", folder.artifacts)
         return pipeline.Artifacts(folder, tuple(folder.load_artifacts()))
 
-    def validate(source: Path, _task: Any = None, *, devices: tuple[str, ...], **_choices: Any) -> ValidationReport:
+    judge = pipeline.validate
+
+    def validate(source: Path, _task: Any = None, *, devices: tuple[str, ...], **choices: Any) -> ValidationReport:
+        if choices.get("jobs"):  # nothing is measured: the jobs are left in a folder
+            return judge(source, devices=devices, **choices)
         assert [load_profile(name).name for name in devices] == list(devices)
         assert RunFolder(source).load_artifacts()
         return ValidationReport.read_json(watch / "report.json")
 
     monkeypatch.setattr(pipeline, "export", export)
     monkeypatch.setattr(pipeline, "validate", validate)
+    monkeypatch.setattr(workbench, "_TIMING_BUDGET_S", 0.02)
     return command_line

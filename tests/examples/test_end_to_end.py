@@ -45,7 +45,7 @@ def walk(name: str, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["smartwatch", "fashion"])
+@pytest.mark.parametrize("name", ["smartwatch", pytest.param("fashion", marks=pytest.mark.proof)])  # fashion trains for minutes
 def test_an_example_keeps_its_promises_on_all_three_targets(
     name: str, needs: Callable[..., None], tmp_path: Path, assets: Any
 ) -> None:

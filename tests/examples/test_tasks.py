@@ -109,7 +109,7 @@ def test_fashion_normalisation_and_sizes(load_example: Callable, needs: Callable
     assert sum(len(targets) for _, targets in data.evaluation()) == 10_000
 
 
-@pytest.mark.parametrize("name", ["smartwatch", "fashion", "residual"])
+@pytest.mark.parametrize("name", ["smartwatch", pytest.param("fashion", marks=pytest.mark.proof), "residual"])
 def test_the_order_of_training_data_comes_from_the_global_seed(name: str, load_example: Callable, needs: Callable) -> None:
     needs(*DATA[name])
     task, _ = load_example(name)
