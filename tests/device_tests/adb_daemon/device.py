@@ -25,6 +25,8 @@ _NEEDED = {"adb": "adb", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybo
 _GETPROP = '#!/system/bin/sh\nif [ -z "$1" ]; then exec sed "s/\\([^=]*\\)=\\(.*\\)/[\\1]: [\\2]/" /system/build.prop; fi\n' + (
     'sed -n "s/^$1=//p" /system/build.prop\n'
 )
+_BESIDE_TOYBOX = ("tr", "dd", "expr", "diff", "awk")
+"""Programs that Android's toybox has (or stands beside) and Debian's leaves out; Debian's own take their place."""
 _CLUSTERS = {"policy0": ("0", 1_800_000), "policy1": ("1", 2_850_000)}
 _ZONES = {"thermal_zone0": ("cpu-0-0", 41_500), "thermal_zone1": ("battery", 30_200)}
 
@@ -182,6 +184,8 @@ def _lay_out(folder: Path, properties: dict[str, str]) -> None:
     applets = subprocess.run([toybox], capture_output=True, text=True, check=True).stdout.split()
     for name in applets:
         (programs / name).symlink_to("/usr/bin/toybox")
+    for name in set(_BESIDE_TOYBOX) - set(applets):
+        (programs / name).symlink_to(f"/usr/bin/{name}")
     (programs / "sh").symlink_to("/usr/bin/mksh")
     (programs / "getprop").write_text(_GETPROP)
     (programs / "getprop").chmod(0o755)
@@ -192,6 +196,8 @@ def _lay_out(folder: Path, properties: dict[str, str]) -> None:
     for name, (related, most) in _CLUSTERS.items():
         values = {"related_cpus": related, "cpuinfo_max_freq": most, "scaling_cur_freq": most, "scaling_governor": "schedutil"}
         _write(processors / "cpufreq" / name, values)
+        (processors / f"cpu{related}").mkdir()
+        (processors / f"cpu{related}/cpufreq").symlink_to(f"../cpufreq/{name}")
     own = Path("/sys/devices/system/cpu")
     _write(processors, {name: (own / name).read_text().strip() for name in ("online", "possible", "present")})
     for name, (kind, temperature) in _ZONES.items():
