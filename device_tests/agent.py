@@ -5,20 +5,26 @@ It reads and writes nothing but its job folder (:mod:`edgekit.device_tests.jobs`
 
 from __future__ import annotations
 
+import functools
+import importlib
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.core.contract import QuantizationContract
 from edgekit.core.errors import DataError, UnsupportedOpError
 from edgekit.core.feeding import to_file
+from edgekit.core.operator_profile import Profiler
 from edgekit.core.plugins import Appraiser
 from edgekit.core.tensors import from_stored
+from edgekit.device_tests.affinity import keep_to
 from edgekit.device_tests.arrays import read_arrays, write_arrays
-from edgekit.device_tests.jobs import Answers, Job, Timing, find_runtime
-from edgekit.device_tests.measurement import sample_rounds
+from edgekit.device_tests.job_models import JobModels
+from edgekit.device_tests.jobs import Answers, Job, JobKind, Timing, find_runtime
+from edgekit.device_tests.measurement import sample_loads, stored_arrays
 from edgekit.device_tests.memory import peak_bytes
 from edgekit.device_tests.parity import layer_parity
 
@@ -32,20 +38,38 @@ __all__ = ["evaluate", "evaluate_stacked", "run"]
 
 _MORE_FIRST_RUNS = 2
 _LONGEST_REPEATED_LOAD_S = 2.0
+_PROFILED_RUNS = 50
 
 
 def run(job: str) -> None:
     """Execute the job folder ``job``.
 
     Raises:
+        ProfileError: The device has no such processors.
         EdgekitError: Whatever the runtime says about the model.
     """
     folder = Path(job)
     plan = Job.read_json(folder / "job.json")
-    if plan.kind == "answers":
-        _answer(plan, folder)
-    else:
-        _time(plan, folder)
+    keep_to(plan.affinity)  # before the runtime starts its threads
+    _worker(plan.kind)(plan, folder)
+
+
+def _worker(kind: JobKind) -> Callable[[Job, Path], None]:
+    """What carries out a kind of job; the rest is not imported."""
+    if kind == "answers":
+        return _answer
+    if kind == "timing":
+        return _time
+    if kind == "profile":
+        return _profile
+    module, name = {
+        "scenario": ("scenarios", "run_scenario"),
+        "start": ("starts", "run_start"),
+        "sustained": ("sustained", "run_sustained"),
+        "audit": ("compliance", "run_audit"),
+    }[kind]
+    found: Callable[[Job, Path], None] = getattr(importlib.import_module(f"edgekit.device_tests.{module}"), name)
+    return found
 
 
 def evaluate(session: Session, inputs: Mapping[str, Array], *, edges: Artifact | CompressedRecord) -> dict[str, Array]:
@@ -142,31 +166,36 @@ def _replay(result: Answers, runtime: Runtime, folder: Path, *, artifact: Artifa
 
 
 def _time(plan: Job, folder: Path) -> None:
-    runtime = find_runtime(plan.runtime)
+    models = JobModels(plan, folder)
     sample = next(_stacked(read_arrays(folder / "golden.npz")))
-    sessions = {
-        artifact.label: (
-            runtime.load(folder / artifact.path, threads=plan.threads, options=plan.options),
-            to_file(sample, artifact),
-        )
-        for artifact in plan.artifacts
-    }
-    calls = {label: _Call(session, inputs) for label, (session, inputs) in sessions.items()}
-    series = sample_rounds(calls, budget_s=plan.budget_s, fewest_rounds=plan.fewest_rounds)
-    arrays = {f"{label}/{name}": getattr(one, name) for label, one in series.items() for name in ("wall_ns", "cpu_ns", "rounds")}
-    write_arrays(folder / "outputs.npz", arrays)
-    Timing(preemption_counts={label: one.preemption_count for label, one in series.items()}).write_json(folder / "result.json")
+    inputs = {artifact.label: to_file(sample, artifact) for artifact in plan.artifacts}
+
+    @contextmanager
+    def opened(is_reversed: bool) -> Iterator[dict[str, Callable[[], object]]]:
+        with models.opened(is_reversed) as sessions:
+            yield {label: functools.partial(session.run, inputs[label]) for label, session in sessions.items()}
+
+    series = sample_loads(opened, budget_s=plan.budget_s, fewest_rounds=plan.fewest_rounds, load_count=plan.loads)
+    write_arrays(folder / "outputs.npz", stored_arrays(series))
+    Timing(
+        preemption_counts={label: one.preemption_count for label, one in series.items()},
+        runtime_version=models.runtime.version(),
+        interference=next(iter(series.values())).interference,
+    ).write_json(folder / "result.json")
 
 
-class _Call:
-    """One inference, always the same."""
-
-    def __init__(self, session: Session, inputs: Mapping[str, Array]) -> None:
-        self.session = session
-        self.inputs = inputs
-
-    def __call__(self) -> object:
-        return self.session.run(self.inputs)
+def _profile(plan: Job, folder: Path) -> None:
+    models = JobModels(plan, folder)
+    if not isinstance(models.runtime, Profiler):
+        raise UnsupportedOpError(f"The runtime '{plan.runtime}' cannot time its operators one by one.")
+    found = models.runtime.profile(
+        models.path(models.only),
+        models.calls(models.only)[0],
+        threads=plan.threads,
+        options=plan.options,
+        run_count=_PROFILED_RUNS,
+    )
+    found.write_json(folder / "result.json")
 
 
 def _infer(session: Session, inputs: Mapping[str, Array], edges: Artifact | CompressedRecord) -> dict[str, Array]:

@@ -1,217 +1,87 @@
-"""Latency: two models in turn, wall time and CPU time of every inference, and where the warm-up ends.
+"""Latency: models in turn, wall time and CPU time of every inference, and what may be said of them.
 
 The procedure, in order:
 
 1. Models are run in rounds: a block of the first, a block of the second; the next round the other way round. What
    disturbs the machine disturbs both. Each block begins with one inference that is not counted, because the other
-   model's data is in the caches.
+   model's data is in the caches. Models are loaded anew several times on the way (:mod:`.rounds`).
 2. Sampling ends when the medians of the rounds agree to ±1 % (95 %), or when the time is up.
-3. Warm-up is cut off where the rest is steadiest (:func:`steady_start`), not after a fixed count.
-4. A ratio is taken between round medians, its interval by resampling rounds (:func:`.paired.ratio_of_medians`).
-5. Where a single thread's wall time and CPU time part and the processor was taken away from it, the samples were
-   disturbed: the measurement's note says so, and the ratio rests on CPU time.
+3. Rounds in which other work had the processor are left out, by the system's counters alone (:mod:`.interference`).
+4. Warm-up is cut off, in each load, where the rest is steadiest (:func:`.steady.steady_start`), not after a fixed count.
+5. A ratio is taken in each round, for both models met the same state in it; its interval rests on the loads
+   (:func:`ratio_of_loads`), or where there are too few of them on the rounds.
+6. Where too many rounds were disturbed, or a single thread's wall time and CPU time part and the processor was taken away
+   from it, the measurement's note says so, and the ratio rests on CPU time.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import gc
-import time
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgekit.core.measurement import Distribution, Evidence, Measurement
-from edgekit.device_tests.blocks import Block, choose_length, take_block
-from edgekit.device_tests.paired import quantile_interval, ratio_of_medians
+from edgekit.core.quantiles import quantile_interval
+from edgekit.device_tests.paired import Ratio
+from edgekit.device_tests.rounds import BLOCK_S, LOAD_COUNT, Series, sample_loads, sample_rounds, take_rounds
+from edgekit.device_tests.steady import FEWEST_FOR_DETECTION, steady_start
 
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
+    from edgekit.device_tests.jobs import Timing
 
-__all__ = ["BLOCK_S", "Series", "compare", "is_disturbed", "sample_rounds", "steady_start", "summarise", "take_rounds"]
+__all__ = [
+    "BLOCK_S",
+    "LOAD_COUNT",
+    "Series",
+    "compare",
+    "is_disturbed",
+    "load_interval",
+    "ratio_of_loads",
+    "read_series",
+    "sample_loads",
+    "sample_rounds",
+    "steady_start",
+    "stored_arrays",
+    "summarise",
+    "take_rounds",
+]
 
-BLOCK_S = 0.02
-"""How long a block should last."""
-_BATCH = 5
-_MOST_BATCHES = 200
-_TAIL_BATCHES = 5
-_FEWEST_FOR_DETECTION = 40
-_ROUNDING = 1e-12
-_ROUNDS_TO_JUDGE = 25
-_PRECISION = 0.01
 _DISTURBED_SHARE = 0.9
+_FEWEST_LOADS = 5
+_ARRAYS = ("wall_ns", "cpu_ns", "rounds", "loads", "disturbed")
 
 
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """Every counted inference of one model, in the order they were made.
-
-    Args:
-        wall_ns: ``[n]`` int64, monotonic clock.
-        cpu_ns: ``[n]`` int64, CPU time of the whole process, all threads.
-        rounds: ``[n]`` int64, the round each belongs to.
-        preemption_count: How often the operating system took the processor away while the model ran.
-    """
-
-    wall_ns: Array
-    cpu_ns: Array
-    rounds: Array
-    preemption_count: int
-
-    @property
-    def start(self) -> int:
-        """Index of the first sample after the warm-up (of the first sample at all but one, where there is none)."""
-        found = steady_start(self.wall_ns)
-        return min(1, self.wall_ns.size - 1) if found is None else found
-
-    def round_medians(self, clock: str) -> Array:
-        """Median of each round in nanoseconds, ``[R]``; ``clock`` is ``"wall"`` or ``"cpu"``."""
-        import numpy as np
-
-        values = self.wall_ns if clock == "wall" else self.cpu_ns
-        edges = np.flatnonzero(np.diff(self.rounds)) + 1
-        return np.array([np.median(part) for part in np.split(values, edges)])
+def stored_arrays(series: Mapping[str, Series]) -> dict[str, Array]:
+    """``"<label>/<array>"`` -> array, as a timing job's ``outputs.npz`` holds them."""
+    found = {(label, name): getattr(one, name) for label, one in series.items() for name in _ARRAYS}
+    return {f"{label}/{name}": array for (label, name), array in found.items() if array is not None}
 
 
-def sample_rounds(
-    models: Mapping[str, Callable[[], object]], *, budget_s: float, fewest_rounds: int = 5, block_s: float = BLOCK_S
-) -> dict[str, Series]:
-    """Run the models in alternating blocks and time every inference.
-
-    Args:
-        models: Label -> a call that makes one inference.
-        budget_s: Wall time after which no new round begins (once ``fewest_rounds`` are made).
-        fewest_rounds: Rounds made in any case.
-        block_s: How long one block should last.
-    """
-    lengths = {label: choose_length(run, block_s) for label, run in models.items()}
-    takers = {label: functools.partial(take_block, run, lengths[label]) for label, run in models.items()}
-    gc.collect()
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return take_rounds(takers, budget_s=budget_s, fewest_rounds=fewest_rounds)
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def take_rounds(
-    takers: Mapping[str, Callable[[], Block]],
-    *,
-    budget_s: float,
-    fewest_rounds: int = 5,
-    tell: Callable[[float], None] | None = None,
-) -> dict[str, Series]:
-    """Rounds of blocks, one of each model, the next round the other way round; wherever the models are.
-
-    Args:
-        takers: Label -> a call that times one block of inferences.
-        budget_s: Wall time after which no new round begins (once ``fewest_rounds`` are made).
-        fewest_rounds: Rounds made in any case.
-        tell: Called after each round with the share of the budget that is used.
-    """
-    collectors = {label: _Collector(take) for label, take in takers.items()}
-    order = list(collectors.values())
-    start = time.perf_counter()
-    made = 0
-    while made < fewest_rounds or (time.perf_counter() - start < budget_s and not _is_precise(order, made)):
-        for collector in order if made % 2 == 0 else reversed(order):
-            collector.block(made)
-        made += 1
-        if tell is not None:
-            tell(min((time.perf_counter() - start) / max(budget_s, 1e-9), 1.0))
-    return {label: collector.series() for label, collector in collectors.items()}
-
-
-class _Collector:
-    """Samples of one model while they are taken."""
-
-    def __init__(self, take: Callable[[], Block]) -> None:
-        self.take = take
-        self.wall: list[int] = []
-        self.cpu: list[int] = []
-        self.rounds: list[int] = []
-        self.medians: list[float] = []
-        self.preemptions = 0
-
-    def block(self, number: int) -> None:
-        taken = self.take()
-        self.wall += taken.wall_ns
-        self.cpu += taken.cpu_ns
-        self.preemptions += taken.preemption_count
-        self.rounds += [number] * len(taken.wall_ns)
-        ordered = sorted(taken.wall_ns)
-        self.medians.append(float(ordered[len(ordered) // 2]))
-
-    def series(self) -> Series:
-        import numpy as np
-
-        return Series(
-            wall_ns=np.array(self.wall, np.int64),
-            cpu_ns=np.array(self.cpu, np.int64),
-            rounds=np.array(self.rounds, np.int64),
-            preemption_count=self.preemptions,
+def read_series(arrays: Mapping[str, Array], timing: Timing) -> dict[str, Series]:
+    """What :func:`stored_arrays` stored; ``loads`` and ``disturbed`` may be missing."""
+    return {
+        label: Series(
+            wall_ns=arrays[f"{label}/wall_ns"],
+            cpu_ns=arrays[f"{label}/cpu_ns"],
+            rounds=arrays[f"{label}/rounds"],
+            preemption_count=count,
+            loads=arrays.get(f"{label}/loads"),
+            disturbed=arrays.get(f"{label}/disturbed"),
+            interference=timing.interference,
         )
-
-
-def _is_precise(collectors: Sequence[_Collector], made: int) -> bool:
-    """Whether every model's median is known to ±1 %, by the round medians of the second half."""
-    import numpy as np
-
-    if made < _ROUNDS_TO_JUDGE:
-        return False
-    for collector in collectors:
-        recent = np.array(collector.medians[made // 3 :])
-        low, high = quantile_interval(recent, 0.5)
-        if high - low > 2 * _PRECISION * float(np.median(recent)):
-            return False
-    return True
-
-
-def steady_start(values: Array) -> int | None:
-    """Index where the steady state begins, by the marginal standard error rule MSER-5.
-
-    The series is cut into batches of five; of all places to cut off the beginning, the one is taken that leaves the
-    rest with the smallest standard error of its mean (White 1997, "An effective truncation heuristic for bias reduction
-    in simulation output"; batches of five: White, Cobb & Spratt 2000; larger ones in a series of over a thousand). Batches
-    are represented by their medians, so that a few interrupted inferences are no change of state. The last five batches
-    are not tried: too few to judge by.
-
-    Args:
-        values: ``[n]`` latencies in the order they were taken.
-
-    Returns:
-        The index, or None where no steady state was found: fewer than 40 samples, or the rule would cut off more than
-        half (a clock or load that kept changing).
-
-    >>> import numpy as np
-    >>> steady_start(np.concatenate([np.linspace(9, 1, 50), np.tile([1.0, 1.1, 0.9], 200)])) in range(35, 60)
-    True
-    """
-    import numpy as np
-
-    if values.size < _FEWEST_FOR_DETECTION:
-        return None
-    size = max(_BATCH, values.size // _MOST_BATCHES)
-    count = values.size // size
-    batches = np.median(np.asarray(values[: count * size], np.float64).reshape(count, size), axis=1)
-    left = np.arange(count, 0, -1, dtype=np.float64)
-    centred = batches - batches.mean()  # sums of squares of small numbers lose no digits
-    sums = np.cumsum(centred[::-1])[::-1]
-    squares = np.cumsum((centred**2)[::-1])[::-1]
-    errors = np.maximum(squares - sums**2 / left, 0.0) / left**2
-    tried = errors[: count - _TAIL_BATCHES]
-    best = int(np.argmax(tried <= tried.min() + _ROUNDING * errors[0]))  # the first of those that only rounding tells apart
-    return best * size if best <= count // 2 else None
+        for label, count in timing.preemption_counts.items()
+    }
 
 
 def is_disturbed(series: Series, *, threads: int) -> bool:
-    """Whether other work took the processor away from a single-threaded model for over a tenth of the time.
+    """Whether other work had the processor in most rounds, or took it away from a single-threaded model for a tenth of the time.
 
     Wall time alone above CPU time is not enough: a model that waits for an accelerator looks the same, but nobody
     preempts it.
     """
+    if series.interference is not None and series.interference.is_flagged:
+        return True
     if threads != 1 or series.preemption_count == 0:
         return False
     return _processor_share(series) < _DISTURBED_SHARE
@@ -219,20 +89,39 @@ def is_disturbed(series: Series, *, threads: int) -> bool:
 
 def summarise(series: Series, *, threads: int, evidence: Evidence) -> tuple[Measurement, Measurement]:
     """Latency (wall time) and CPU time of one inference, in milliseconds, after the warm-up."""
-    start = series.start
+    counted = series.counted
     note = f"{threads} thread{'s' if threads > 1 else ''}; {_warm_up(series)}"
     share = _processor_share(series)
     if is_disturbed(series, threads=threads):
         note += f"; other work took the processor away ({share:.0%} of the wall time was the model's own): trust cpu_time"
     elif share < _DISTURBED_SHARE:
         note += f"; waits: only {share:.0%} of the wall time is CPU time"
-    wall, cpu = (Distribution.of((clock[start:] / 1e6).tolist()) for clock in (series.wall_ns, series.cpu_ns))
+    if series.interference is not None and series.interference.sentence:
+        note += f"; {series.interference.sentence}"
+    wall, cpu = (Distribution.of((clock[counted] / 1e6).tolist()) for clock in (series.wall_ns, series.cpu_ns))
+    interval = load_interval(series)
     return (
-        Measurement(name="latency", value=wall.p50, unit="ms", evidence=evidence, distribution=wall, note=note),
+        Measurement(
+            name="latency", value=wall.p50, unit="ms", evidence=evidence, distribution=wall, interval=interval, note=note
+        ),
         Measurement(
             name="cpu_time", value=cpu.p50, unit="ms", evidence=evidence, distribution=cpu, note="all threads of the process"
         ),
     )
+
+
+def load_interval(series: Series) -> tuple[float, float] | None:
+    """95 % interval of the median latency over loads of the model, ms; None where it was loaded fewer than five times.
+
+    Student's interval of the mean logarithm of the loads' medians: loads are independent, the inferences of one load are not.
+    """
+    import numpy as np
+
+    medians = [np.median(list(rounds.values())) / 1e6 for rounds in series.counted_rounds("wall").values()]
+    if len(medians) < _FEWEST_LOADS:
+        return None
+    found = _interval_of_means(np.log(medians))
+    return found.low, found.high
 
 
 def compare(series: Series, baseline: Series, *, threads: int, evidence: Evidence) -> tuple[Measurement, Measurement]:
@@ -241,12 +130,10 @@ def compare(series: Series, baseline: Series, *, threads: int, evidence: Evidenc
     Returns:
         ``slowdown_ratio``, of wall times unless the samples were disturbed, and ``slowdown_ratio_cpu``.
     """
-    begin = max(int(one.rounds[one.start]) for one in (series, baseline))
     disturbed = any(is_disturbed(one, threads=threads) for one in (series, baseline))
     found = []
-    for name, clock in (("slowdown_ratio", "cpu" if disturbed else "wall"), ("slowdown_ratio_cpu", "cpu")):
-        pair = [one.round_medians(clock)[begin:] for one in (series, baseline)]
-        ratio = ratio_of_medians(pair[0], pair[1])
+    for name, clock in (("slowdown_ratio", "cpu" if disturbed and threads == 1 else "wall"), ("slowdown_ratio_cpu", "cpu")):
+        ratio, how = _ratio(series, baseline, clock)
         why = " (wall time was disturbed)" if disturbed and name == "slowdown_ratio" else ""
         found.append(
             Measurement(
@@ -255,24 +142,88 @@ def compare(series: Series, baseline: Series, *, threads: int, evidence: Evidenc
                 unit="ratio",
                 evidence=evidence,
                 interval=(ratio.low, ratio.high),
-                note=f"medians of {pair[0].size} alternating rounds, {clock} time{why}; 95 % interval by resampling rounds",
+                note=f"{how}, {clock} time{why}",
             )
         )
     return found[0], found[1]
 
 
+def ratio_of_loads(loads: Sequence[Array]) -> Ratio:
+    """A ratio with its interval from each load's logarithms of the ratios of its rounds.
+
+    A load's own ratio is the median of its rounds'; loads are independent of each other, so their mean logarithm has Student's
+    interval (Kalibera & Jones 2013, section 6, with one level).
+
+    Args:
+        loads: For each load ``[rounds]``.
+    """
+    import numpy as np
+
+    return _interval_of_means(np.array([np.median(rounds) for rounds in loads]))
+
+
+def _ratio(series: Series, baseline: Series, clock: str) -> tuple[Ratio, str]:
+    """The ratio by loads, or where there are too few of them by rounds, and which of these it was."""
+    import numpy as np
+
+    ours, theirs = series.counted_rounds(clock), baseline.counted_rounds(clock)
+    loads = []
+    for load in ours.keys() & theirs.keys():
+        shared = sorted(ours[load].keys() & theirs[load].keys())
+        if shared:
+            loads.append(np.log([ours[load][number] / theirs[load][number] for number in shared]))
+    count = sum(rounds.size for rounds in loads)
+    if len(loads) >= _FEWEST_LOADS:
+        return ratio_of_loads(loads), f"{len(loads)} loads with {count} alternating rounds; 95 % interval over loads"
+    if not count:  # nothing but warm-up in one of them: the plain medians, with nothing known of their spread
+        plain = np.median(series.round_medians(clock)) / np.median(baseline.round_medians(clock))
+        return Ratio(float(plain), 0.0, math.inf), "too few rounds after the warm-up to know its spread"
+    return _ratio_of_rounds(np.concatenate(loads)), f"medians of {count} alternating rounds; 95 % interval over rounds"
+
+
+def _ratio_of_rounds(logarithms: Array) -> Ratio:
+    """Median of the rounds' ratios, with its interval by order statistics; with fewer than six rounds all that was seen."""
+    import numpy as np
+
+    found = quantile_interval(logarithms, 0.5) or (float(logarithms.min()), float(logarithms.max()))
+    return Ratio(float(np.exp(np.median(logarithms))), math.exp(found[0]), math.exp(found[1]))
+
+
+def _interval_of_means(logarithms: Array) -> Ratio:
+    """Geometric mean and Student's 95 % interval."""
+    import numpy as np
+
+    mean, count = float(np.mean(logarithms)), logarithms.size
+    half = _student_t(count - 1) * float(np.std(logarithms, ddof=1)) / math.sqrt(count)
+    return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
+def _student_t(freedom: int) -> float:
+    """97.5 % quantile of Student's distribution (tables; above 30 by Hill 1970's expansion around the normal)."""
+    table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+             2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
+    z = 1.959964
+    return table[freedom - 1] if freedom <= len(table) else z + (z**3 + z) / (4 * freedom)
+
+
 def _processor_share(series: Series) -> float:
-    wall = int(series.wall_ns[series.start :].sum())
-    return int(series.cpu_ns[series.start :].sum()) / wall if wall else 1.0
+    counted = series.counted
+    wall = int(series.wall_ns[counted].sum())
+    return int(series.cpu_ns[counted].sum()) / wall if wall else 1.0
 
 
 def _warm_up(series: Series) -> str:
     count = series.wall_ns.size
+    load_count = 1 if series.loads is None else len(set(series.loads.tolist()))
+    if load_count > 1:
+        lost = count - int(series.counted.sum())
+        out = f"{lost:,} of {count:,} inferences are left out: warm-up, found in each load by MSER-5, or disturbed"
+        return f"{load_count} loads; {out}"
     found = steady_start(series.wall_ns)
     if found == 0:
         return f"{count:,} inferences, none of them warm-up by MSER-5"
     if found is not None:
         return f"warm-up: the first {found:,} of {count:,} inferences, found by MSER-5"
-    if count < _FEWEST_FOR_DETECTION:
+    if count < FEWEST_FOR_DETECTION:
         return f"{count} inferences, too few to find the warm-up; the first is left out"
     return f"no steady state in {count:,} inferences (clock or load kept changing); all but the first are counted"

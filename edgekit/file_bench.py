@@ -122,8 +122,8 @@ class _Timed:
     def block(self) -> Block:
         """Time one block where the model is."""
         arguments = {"length": self.first["block_length"]}
-        count, found = self.model.call("edgekit.device_tests.blocks:sample", arguments, arrays=self.inputs)
-        return Block(found["wall_ns"].tolist(), found["cpu_ns"].tolist(), int(count))
+        signs, found = self.model.call("edgekit.device_tests.blocks:sample", arguments, arrays=self.inputs)
+        return Block(found["wall_ns"].tolist(), found["cpu_ns"].tolist(), signs["preemption_count"], signs["waited_ns"])
 
     def row(self, series: Series, baseline: Series | None, *, threads: int, options: Mapping[str, Any]) -> BenchedFile:
         """Everything that was measured."""

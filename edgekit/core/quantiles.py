@@ -45,7 +45,7 @@ def quantile_interval(samples: Array, quantile: float) -> tuple[float, float] | 
 
     >>> import numpy as np
     >>> quantile_interval(np.random.default_rng(0).permutation(1000) * 1.0, 0.9)
-    (880.0, 918.0)
+    (879.0, 919.0)
     >>> quantile_interval(np.arange(35.0), 0.9) is None
     True
     """
@@ -59,11 +59,8 @@ def quantile_interval(samples: Array, quantile: float) -> tuple[float, float] | 
     effective = max(int(values.size / time), 1)
     if effective < fewest_samples(quantile):
         return None
-    low, high = _ranks(effective, quantile)
-    scale = values.size / effective
-    first = max(math.ceil(low * scale) - 1, 0)
-    last = min(math.floor(high * scale), values.size) - 1
-    return float(ordered[first]), float(ordered[last])
+    low, high = ((rank - 0.5) * values.size / effective - 0.5 for rank in _ranks(effective, quantile))
+    return float(ordered[math.floor(low)]), float(ordered[math.ceil(high)])
 
 
 def correlation_time(series: Array) -> float:

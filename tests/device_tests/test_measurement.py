@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.core.measurement import Evidence
-from edgekit.device_tests import blocks, measurement
+from edgekit.device_tests import blocks, rounds
 from edgekit.device_tests.measurement import Series, compare, is_disturbed, sample_rounds, steady_start, summarise
 
 RNG = np.random.default_rng(0)
@@ -145,7 +145,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(measurement, "time", made)
+    monkeypatch.setattr(rounds, "time", made)
     monkeypatch.setattr(blocks, "time", made)
     return made
 
