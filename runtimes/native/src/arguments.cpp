@@ -25,6 +25,7 @@ What to run
 How to run it
   --threads N             [default: 1]
   --affinity LIST         processors to run on, such as 0,2-3
+  --memory-limit BYTES    most memory of its own the process may take (RLIMIT_DATA)
   --provider NAME|PATH    LiteRT: xnnpack, builtin, reference, gpu, npu; TensorFlow Lite: xnnpack, or a delegate's library;
                           ONNX Runtime: an execution provider [default: xnnpack; cpu]
   --provider-option K=V   an option of the delegate or execution provider; may be repeated
@@ -103,6 +104,8 @@ Setters settings_with_values(Arguments* found) {
         {"--output-dir", [found](const auto& word) { found->output_folder = word; }},
         {"--report", [found](const auto& word) { found->report = word; }},
         {"--affinity", [found](const auto& word) { found->affinity = word; }},
+        {"--memory-limit",
+         [found](const auto& word) { found->memory_limit_bytes = whole_number("--memory-limit", word, 1, INT64_MAX); }},
         {"--warm-up", [found](const auto& word) { found->plan.warm_up = whole_number("--warm-up", word, 0, kMany); }},
         {"--repeat", [found](const auto& word) { found->plan.repeat = whole_number("--repeat", word, 1, kMany); }},
         {"--seconds", [found](const auto& word) { found->plan.seconds = positive_number("--seconds", word, "seconds"); }},

@@ -28,6 +28,7 @@ struct Arguments {
     RoundsPlan rounds;
     std::int64_t audit_pairs = 0;
     std::string system = "/sys";
+    std::int64_t memory_limit_bytes = 0;  // 0: none
     bool loads_again = false;
     bool is_stacked = false;
     bool only_describe = false;

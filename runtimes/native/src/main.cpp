@@ -147,6 +147,7 @@ int start(int count, const char* const* words) {
     }
     const int output = take_standard_output();
     if (!arguments.affinity.empty()) set_affinity(parse_cpu_list(arguments.affinity));  // before any library starts threads
+    if (arguments.memory_limit_bytes > 0) limit_memory(arguments.memory_limit_bytes);
     Report report;
     report.memory_before_load_bytes = peak_memory_bytes();
     Loaded loaded = load(arguments.model, arguments.options);

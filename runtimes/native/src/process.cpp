@@ -47,6 +47,12 @@ std::int64_t peak_memory_bytes() {
     return place == std::string::npos ? 0 : std::strtoll(status.c_str() + place + 6, nullptr, 10) * 1024;
 }
 
+void limit_memory(std::int64_t bytes) {
+    const rlimit limit{static_cast<rlim_t>(bytes), static_cast<rlim_t>(bytes)};
+    if (setrlimit(RLIMIT_DATA, &limit) != 0)
+        throw Failure(kUsage, std::string("--memory-limit cannot be set here: ") + std::strerror(errno));
+}
+
 Switches context_switches() {
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);

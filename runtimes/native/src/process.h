@@ -11,6 +11,8 @@ std::int64_t wall_ns();  // CLOCK_MONOTONIC
 std::int64_t cpu_ns();   // CLOCK_PROCESS_CPUTIME_ID: all threads
 std::int64_t peak_memory_bytes();  // VmHWM; 0 where the system does not tell
 
+void limit_memory(std::int64_t bytes);  // of its own, from now on: allocations beyond it fail
+
 struct Switches {
     std::int64_t involuntary;  // the process was preempted
     std::int64_t voluntary;    // it waited
