@@ -48,11 +48,15 @@ def read_facts(text: str) -> dict[str, str]:
     """
     pairs = [line.partition(": ") for line in text.splitlines()]
     raw = {key: plain(value, most=4000).strip() for key, colon, value in pairs if colon and value.strip()}
-    found = {key: raw[key] for key in ("processor", "model", "architecture", "system", "system version") if key in raw}
+    found: dict[str, str] = {
+        key: raw[key] for key in ("processor", "model", "architecture", "system", "system version") if key in raw
+    }
     if "processor" not in found and "model" in found:
         found["processor"] = found["model"]
     if "logical" in raw:
-        found["cores"] = f"{raw['logical']} logical" + (f", {raw['physical']} physical" if raw.get("physical", "0") != "0" else "")
+        found["cores"] = f"{raw['logical']} logical" + (
+            f", {raw['physical']} physical" if raw.get("physical", "0") != "0" else ""
+        )
     if memory := _bytes(raw, "memory-kib", 2**10) or _bytes(raw, "memory-bytes", 1):
         found["memory"] = f"{memory / 2**30:.1f} GiB"
     if "governor" in raw:

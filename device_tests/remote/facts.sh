@@ -27,6 +27,6 @@ else
         say "zone $(first "$zone/type")" "$(first "$zone/temp")"
     done
 fi
-say free-kib "$(df -Pk . 2>/dev/null | sed -n '$s/.*[[:space:]]\([0-9][0-9]*\)[[:space:]]*[0-9]*%.*/\1/p')"
+say free-kib "$(df -Pk . 2>/dev/null | sed -n '$s/.*[[:space:]]\([0-9][0-9]*\)[[:space:]][[:space:]]*[0-9][0-9]*%.*/\1/p')"
 say python "$(python3 -V 2>/dev/null | sed -n 's/^Python //p')"
 echo 'end: facts'

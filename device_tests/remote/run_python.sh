@@ -1,0 +1,13 @@
+# Start edgekit's agent with the Python of the profile, or say what is missing there: sh run_python.sh PYTHON VERSION
+python=$1 wanted=$2
+tell() {
+    printf '%s\n' "$@" >agent.txt
+    : >result.json
+    : >outputs.npz
+    exit 0
+}
+command -v "$python" >/dev/null 2>&1 || tell no-python
+found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 11))' 2>&1) || tell old-python "$found"
+found=$("$python" -c 'from importlib import metadata; print(metadata.version("edgekit"))' 2>/dev/null) || tell no-edgekit
+[ "$found" = "$wanted" ] || tell other-edgekit "$found"
+exec "$python" -m edgekit.device_tests.remote.on_device
