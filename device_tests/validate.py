@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 __all__ = ["layer_errors", "validate_device"]
 
+_UNTIMED = {Evidence.EMULATED, Evidence.ESTIMATED}
+"""Where clocks say nothing about the device."""
+
 
 def validate_device(
     profile: DeviceProfile,
@@ -122,7 +125,7 @@ def validate_device(
 
 
 def _for_device(profile: DeviceProfile, artifacts: Sequence[Artifact]) -> tuple[list[Artifact], tuple[Skipped, ...]]:
-    """The artifacts that the device has a runtime for, and those it has none for."""
+    """The artifacts to run on a device: those it has a runtime for, without float baselines where nothing is timed."""
     if not artifacts:
         raise UsageError("There is nothing to validate: no artifact was given. Export some first.")
     labels = [artifact.label for artifact in artifacts]
@@ -136,9 +139,17 @@ def _for_device(profile: DeviceProfile, artifacts: Sequence[Artifact]) -> tuple[
             f"Profile '{profile.name}' has no runtime for target '{target}'; it has {', '.join(profile.runtimes)}."
             f"{nearest(target, profile.runtimes)} Add a [runtimes.{target}] table, or export another target."
         )
-    reason = f"'{profile.name}' has no runtime for it: its profile names {', '.join(profile.runtimes)}"
-    others = [artifact for artifact in artifacts if artifact.target not in profile.runtimes]
-    return chosen, tuple(Skipped(label=one.label, target=one.target, reason=reason) for one in others)
+    skipped = [_skipped(one, f"'{profile.name}' has no runtime for it: it has {', '.join(profile.runtimes)}") for one in artifacts
+               if one not in chosen]  # fmt: skip
+    compared = [one for one in chosen if one.is_baseline and profile.runtimes[one.target].evidence in _UNTIMED]
+    if len(compared) < len(chosen):
+        skipped += [_skipped(one, "it is there to be timed beside, and nothing is timed here") for one in compared]
+        chosen = [one for one in chosen if one not in compared]
+    return chosen, tuple(skipped)
+
+
+def _skipped(artifact: Artifact, reason: str) -> Skipped:
+    return Skipped(label=artifact.label, target=artifact.target, reason=reason)
 
 
 def _check_whole(bench: Workbench, profile: DeviceProfile) -> None:
@@ -345,7 +356,7 @@ def _not_finite(answered: Answered, reference: Reference, *, program: str) -> st
 
 def _start_measurements(answers: Answers, evidence: Evidence) -> tuple[Measurement, ...]:
     """Load time, first inference and memory, from the process that answered; nothing where its clocks are not the device's."""
-    if evidence in {Evidence.EMULATED, Evidence.ESTIMATED}:
+    if evidence in _UNTIMED:
         return answers.more
     load = f"CPU time {answers.load_cpu_ms:.1f} ms; the first load in the process took {answers.first_load_ms:.1f} ms"
     grown = (answers.peak_bytes - answers.base_bytes) / 2**20
