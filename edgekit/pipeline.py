@@ -22,6 +22,7 @@ from edgekit.core.errors import UsageError
 from edgekit.core.exactness import ExactnessReport
 from edgekit.core.file_kinds import kind_of
 from edgekit.core.files import sha256
+from edgekit.core.history import record_validation
 from edgekit.core.plugins import Progress, silent
 from edgekit.core.recipe import Recipe
 from edgekit.core.run import Manifest, RunFolder, now, tool_versions
@@ -325,6 +326,7 @@ def validate(
         error_splits=split_all(run, artifacts, progress=progress) if split else (),
     )
     _write_report(report, run)
+    record_validation(report, run)
     forget_finished(run, profiles)
     return report
 
