@@ -1,7 +1,8 @@
 """Test doubles: a runtime without a framework and a device without hardware.
 
 They are for tests of the device lab, of transports and of plug-ins. Nothing they return is a measurement of anything:
-a :class:`FakeRuntime` multiplies matrices in numpy, a :class:`FakeDevice` calls the agent in the caller's own process.
+a :class:`FakeRuntime` multiplies matrices in numpy, a :class:`FakeDevice` calls the agent in the caller's own process, a
+:class:`ShellLink` reaches a folder of this machine.
 
 >>> import tempfile, numpy as np
 >>> model = FakeModel(weight=((1.0,), (2.0,)), bias=(0.5,))
@@ -14,13 +15,15 @@ a :class:`FakeRuntime` multiplies matrices in numpy, a :class:`FakeDevice` calls
 from __future__ import annotations
 
 import os
+import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.core.artifact import Artifact
 from edgekit.core.contract import ContractReport, QuantizationContract
+from edgekit.core.device_link import Finished
 from edgekit.core.errors import ConversionError, DeviceError, IntegrityError
 from edgekit.core.files import sha256, size_bytes
 from edgekit.core.model import Record
@@ -32,7 +35,7 @@ from edgekit.device_tests.agent import run
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["FAKE_RUNTIME", "FakeDevice", "FakeModel", "FakeRuntime", "FakeSession"]
+__all__ = ["FAKE_RUNTIME", "FakeDevice", "FakeModel", "FakeRuntime", "FakeSession", "ShellLink"]
 
 
 class FakeModel(Record):
@@ -187,3 +190,108 @@ class FakeDevice:
     def close(self) -> None:
         """Remember that it was closed."""
         self.is_closed = True
+
+
+class ShellLink:
+    """A link whose device is a folder of this machine, through its shell, and which can be cut at chosen calls.
+
+    Args:
+        folder: The device's folder for edgekit; made on the first connection.
+        shell: The device's shell, such as ``["busybox", "sh"]``.
+        path: Its ``PATH``, where that shall not be this process's.
+        cuts: Number of a call, counted from 1 -> ``"before"`` it happened, in the ``"middle"`` of a file, ``"after"`` it happened
+            and before anybody heard of it. :meth:`connect` is a call too.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     link = ShellLink(Path(folder))
+    ...     link.connect()
+    ...     link.run("cat; exit 3", timeout_s=5, given=b"hello")
+    Finished(code=3, output='hello', errors='')
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        shell: Sequence[str] = ("sh",),
+        path: str | None = None,
+        cuts: Mapping[int, Literal["before", "middle", "after"]] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.shell = tuple(shell)
+        self.path = path
+        self.cuts = dict(cuts or {})
+        self.calls = 0
+        self.is_connected = False
+
+    def connect(self) -> None:
+        """Make the folder."""
+        fault = self._count()
+        if fault == "before":
+            raise self._lose()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.is_connected = True
+        if fault:
+            raise self._lose()
+
+    def run(self, command: str, *, timeout_s: float, given: bytes = b"") -> Finished:
+        """Run a command line in the folder."""
+        fault = self._begin()
+        environment = os.environ if self.path is None else {**os.environ, "PATH": self.path}
+        try:
+            done = subprocess.run(
+                [*self.shell, "-c", command],
+                cwd=self.folder,
+                env=environment,
+                input=given,
+                capture_output=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as reason:
+            raise self._lose() from reason
+        if fault:
+            raise self._lose()
+        return Finished(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+
+    def push(self, source: Path, target: str, *, offset: int = 0) -> None:
+        """Copy a file's bytes from ``offset`` on into the folder."""
+        fault = self._begin()
+        self._copy(source, self.folder / target, offset, fault)
+
+    def pull(self, source: str, target: Path, *, offset: int = 0) -> None:
+        """Copy a file's bytes from ``offset`` on out of the folder."""
+        fault = self._begin()
+        self._copy(self.folder / source, target, offset, fault)
+
+    def close(self) -> None:
+        """Not connected any more."""
+        self.is_connected = False
+
+    def _copy(self, source: Path, target: Path, offset: int, fault: str) -> None:
+        try:
+            data = source.read_bytes()[offset:]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("r+b" if target.exists() else "w+b") as stream:
+                stream.truncate(offset)
+                stream.seek(offset)
+                stream.write(data[: len(data) // 2] if fault == "middle" else data)
+        except OSError as reason:
+            raise DeviceError(f"The shell's device cannot copy {source.name}: {reason.strerror}.") from reason
+        if fault:
+            raise self._lose()
+
+    def _begin(self) -> str:
+        fault = self._count()
+        if fault == "before" or not self.is_connected:
+            raise self._lose()
+        return fault
+
+    def _count(self) -> str:
+        self.calls += 1
+        return self.cuts.get(self.calls, "")
+
+    def _lose(self) -> DeviceError:
+        self.is_connected = False
+        return DeviceError(f"The shell's link was lost at call {self.calls}.")

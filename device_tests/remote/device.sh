@@ -132,10 +132,11 @@ have() { # lines "SHA SIZE" on stdin; says which are missing and how much of the
     done
 }
 
-keep() { # SHA: a file that was sent to its end takes its name if it deserves it
-    [ -f "store/$1" ] && fine
-    [ -f "store/$1.part" ] || { say gone; fine; }
-    if [ "$(digest "store/$1.part")" = "$1" ]; then mv -f "store/$1.part" "store/$1"; say kept; else rm -f "store/$1.part"; say damaged; fi
+keep() { # lines "SHA" on stdin: files that were sent to their end take their names if they deserve them
+    while read -r sha; do
+        if [ -f "store/$sha" ] || [ ! -f "store/$sha.part" ]; then continue; fi
+        if [ "$(digest "store/$sha.part")" = "$sha" ]; then mv -f "store/$sha.part" "store/$sha"; else rm -f "store/$sha.part"; say "damaged $sha"; fi
+    done
 }
 
 sweep() { # DAYS

@@ -48,9 +48,8 @@ def read_facts(text: str) -> dict[str, str]:
     """
     pairs = [line.partition(": ") for line in text.splitlines()]
     raw = {key: plain(value, most=4000).strip() for key, colon, value in pairs if colon and value.strip()}
-    found: dict[str, str] = {
-        key: raw[key] for key in ("processor", "model", "architecture", "system", "system version") if key in raw
-    }
+    plainly = ("processor", "model", "architecture", "system", "system version")
+    found: dict[str, str] = {key: raw[key] for key in plainly if key in raw}
     if "processor" not in found and "model" in found:
         found["processor"] = found["model"]
     if "logical" in raw:

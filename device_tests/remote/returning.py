@@ -59,16 +59,17 @@ def _fetch(job: RemoteJob, name: str, target: Path, expected: tuple[str, int]) -
     """One file, from where the last cut left it."""
     digest, size_bytes = expected
     source = f"jobs/{job.key}/work/{name}"
-    most_bytes = 0
+    most_bytes, is_first = 0, True
 
     def attempt() -> None:
-        nonlocal most_bytes
+        nonlocal most_bytes, is_first
         there = target.stat().st_size if target.exists() else 0
         if there > most_bytes:
             most_bytes = there
             job.patience.note_progress()
-        if job.look().word != "done":
+        if not is_first and job.look().word != "done":
             raise JobGoneError
+        is_first = False
         if there < size_bytes or not target.exists():
             job.shell.link.pull(source, target, offset=there)
 

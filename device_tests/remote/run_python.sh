@@ -7,7 +7,18 @@ tell() {
     exit 0
 }
 command -v "$python" >/dev/null 2>&1 || tell no-python
-found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 11))' 2>&1) || tell old-python "$found"
-found=$("$python" -c 'from importlib import metadata; print(metadata.version("edgekit"))' 2>/dev/null) || tell no-edgekit
+found=$("$python" -c '
+import sys
+print("%d.%d" % sys.version_info[:2])
+sys.version_info < (3, 11) and sys.exit(3)
+from importlib import metadata
+print(metadata.version("edgekit"))' 2>/dev/null)
+case $? in
+    0) ;;
+    3) tell old-python "$found" ;;
+    *) tell no-edgekit ;;
+esac
+found=${found##*
+}
 [ "$found" = "$wanted" ] || tell other-edgekit "$found"
 exec "$python" -m edgekit.device_tests.remote.on_device

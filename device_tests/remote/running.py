@@ -138,7 +138,7 @@ class RemoteJob:
                 return "lost-lock" not in answer
             send_files([file for file in self.composition.files if file.sha256 in missing], self.shell, self.patience)
         raise DeviceError(
-            f"Files that were sent to device '{self.patience.name}' are damaged whenever they are looked at: its disk loses bits.",
+            f"Files that were sent to device '{self.patience.name}' are damaged whenever it looks at them: its disk fails.",
             is_final=True,
         )
 

@@ -76,48 +76,59 @@ def send_files(
     Raises:
         DeviceError: The device was lost, or has no room.
     """
-    by_digest = {file.sha256: file for file in files}
-    missing = patience.keep_trying(lambda: _missing(shell, list(by_digest.values())), what="looking what is there")
     try:
-        for digest in missing:
-            sending(by_digest[digest])
-            what = f"sending {by_digest[digest].path.name}"
-            patience.keep_trying(_Sending(by_digest[digest], shell, patience), what=what)
+        patience.keep_trying(_Sending(files, shell, patience, sending=sending), what="sending files")
     finally:
         sending(None)
 
 
 class _Sending:
-    """One file on its way; called again after each cut."""
+    """Files on their way; called again after each cut."""
 
-    def __init__(self, file: StoredFile, shell: DeviceShell, patience: Patience) -> None:
-        self.file = file
+    def __init__(
+        self,
+        files: Sequence[StoredFile],
+        shell: DeviceShell,
+        patience: Patience,
+        *,
+        sending: Callable[[StoredFile | None], object],
+    ) -> None:
+        self.files = {file.sha256: file for file in files}
         self.shell = shell
         self.patience = patience
-        self.most_bytes = 0
+        self.sending = sending
+        self.fewest_bytes = sum(file.size_bytes for file in files) + 1
         self.damaged = 0
 
     def __call__(self) -> None:
-        while (there := _missing(self.shell, [self.file]).get(self.file.sha256)) is not None:
-            if there > self.most_bytes:
-                self.most_bytes = there
+        while missing := _missing(self.shell, list(self.files.values())):
+            left = sum(self.files[digest].size_bytes - there for digest, there in missing.items())
+            if left < self.fewest_bytes:
+                self.fewest_bytes = left
                 self.patience.note_progress()
-            if there < self.file.size_bytes or there == 0:
-                offset = there // _BLOCK_BYTES * _BLOCK_BYTES
-                self.shell.link.push(self.file.path, f"store/{self.file.sha256}.part", offset=offset)
-            answer = self.shell.ask("keep", self.file.sha256, timeout_s=reading_time_s(self.file.size_bytes))
-            if answer == ["damaged"]:
-                self._count_damage()
+            for digest, there in missing.items():
+                self._push(self.files[digest], there)
+            digests = "".join(f"{digest}\n" for digest in missing)
+            size_bytes = sum(self.files[digest].size_bytes for digest in missing)
+            answer = self.shell.ask("keep", given=digests, timeout_s=reading_time_s(size_bytes))
+            for digest in (line.removeprefix("damaged ") for line in answer if line.startswith("damaged ")):
+                self._count_damage(self.files[digest])
 
-    def _count_damage(self) -> None:
+    def _push(self, file: StoredFile, there: int) -> None:
+        if there == file.size_bytes > 0:
+            return
+        self.sending(file)
+        offset = there // _BLOCK_BYTES * _BLOCK_BYTES
+        self.shell.link.push(file.path, f"store/{file.sha256}.part", offset=offset)
+
+    def _count_damage(self, file: StoredFile) -> None:
         self.damaged += 1
-        self.most_bytes = 0
-        if describe_file(self.file.path) != self.file or sha256(self.file.path) != self.file.sha256:
-            raise IntegrityError(f"{self.file.path} was changed while it was sent to the device. Run this again.")
+        if describe_file(file.path) != file or sha256(file.path) != file.sha256:
+            raise IntegrityError(f"{file.path} was changed while it was sent to the device. Run this again.")
         if self.damaged >= _MOST_DAMAGED:
             raise DeviceError(
-                f"{self.file.path.name} arrived damaged {self.damaged} times: the device's disk or memory loses bits, or its"
-                " sha256sum is not the usual one.",
+                f"{file.path.name} arrived damaged, as {self.damaged - 1} files before: the device's disk or memory fails, or"
+                " its sha256sum is not the usual one.",
                 is_final=True,
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 import os
@@ -105,7 +106,8 @@ def start_sshd(folder: Path) -> SshServer:
         }
         (folder / "sshd_config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
         log = (folder / "sshd.log").open("ab")
-        process = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "sshd_config"], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        command = [SSHD, "-D", "-e", "-f", folder / "sshd_config"]
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
         server = SshServer(folder, port, process)
         if _answers(server):
@@ -193,7 +195,8 @@ class CutProxy:
             with self._lock:
                 self._open |= {here, there}
             budget = [self.plan.pop(0) if self.plan else -1]
-            pair = [threading.Thread(target=self._carry, args=(*way, budget), daemon=True) for way in ((here, there), (there, here))]
+            ways = ((here, there), (there, here))
+            pair = [threading.Thread(target=self._carry, args=(*way, budget), daemon=True) for way in ways]
             self._threads += [*pair, threading.Thread(target=self._forget, args=(pair, here, there), daemon=True)]
             for thread in self._threads[-3:]:
                 thread.start()
@@ -230,10 +233,8 @@ class CutProxy:
 
 
 def _reset(connection: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
 
 
 @pytest.fixture
