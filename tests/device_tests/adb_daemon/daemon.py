@@ -37,13 +37,15 @@ class Fault:
 
     Args:
         kind: ``"cut"`` ends every connection, ``"tear"`` does so in the middle of a message that goes out, ``"stall"`` leaves
-            them open and says no more, ``"reboot"`` kills everything and comes back, ``"die"`` kills everything for good.
-        at: The message, counted from 1 over both directions.
+            them open and says no more on them, ``"reboot"`` kills everything and comes back, ``"die"`` kills everything for good.
+        at: The message, counted from 1 over both directions; 0 for none.
+        at_bytes: The message with this byte in it, counted over both directions; 0 for none.
         down_s: How long no connection is taken after a cut.
     """
 
     kind: str = ""
     at: int = 0
+    at_bytes: int = 0
     down_s: float = 0.0
 
 
@@ -63,7 +65,7 @@ class Daemon:
         self.authorises = True
         self.fault = Fault()
         self.messages = 0
-        self.is_stalled = False
+        self.bytes = 0
         self.connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._ended = asyncio.Event()
@@ -86,22 +88,25 @@ class Daemon:
         self.connections.discard(connection)
         connection.drop()
 
-    async def count(self, writer: asyncio.StreamWriter | None, packed: bytes = b"") -> None:
-        """One more message; the fault happens at its number."""
+    async def count(self, connection: Connection, message: Message, packed: bytes = b"") -> None:
+        """One more message, to be sent if it is packed; the fault happens at its number, or at one of its bytes."""
+        before = self.bytes
         self.messages += 1
-        if self.fault.kind and self.messages == self.fault.at:
-            await self._fail(writer, packed)
-        if self.is_stalled:
+        self.bytes += len(message.payload)
+        if self.fault.kind and (self.messages == self.fault.at or before < self.fault.at_bytes <= self.bytes):
+            await self._fail(connection.writer, packed)
+        if connection.is_stalled:
             await asyncio.Event().wait()
 
-    async def _fail(self, writer: asyncio.StreamWriter | None, packed: bytes) -> None:
+    async def _fail(self, writer: asyncio.StreamWriter, packed: bytes) -> None:
         fault = self.fault
         if fault.kind in {"reboot", "die"}:
             os._exit(REBOOTS if fault.kind == "reboot" else 1)
         if fault.kind == "stall":
-            self.is_stalled = True
+            for connection in self.connections:
+                connection.is_stalled = True
             return
-        if fault.kind == "tear" and writer is not None:
+        if fault.kind == "tear":
             writer.write(packed[: len(packed) // 2])
             with contextlib.suppress(ConnectionError):
                 await writer.drain()
@@ -120,13 +125,13 @@ class Daemon:
         while line := await reader.readline():
             asked: dict[str, Any] = json.loads(line)
             if "fault" in asked:
-                self.fault, self.messages, self.is_stalled = Fault(**asked["fault"]), 0, False
+                self.fault, self.messages, self.bytes = Fault(**asked["fault"]), 0, 0
             if "authorises" in asked:
                 self.authorises = asked["authorises"]
-            if asked.get("drop"):
-                for connection in list(self.connections):
+            if asked.get("drop_stalled"):
+                for connection in [one for one in self.connections if one.is_stalled]:
                     connection.drop()
-            _say({"messages": self.messages, "processes": _processes()})
+            _say({"messages": self.messages, "bytes": self.bytes, "processes": _processes()})
         self._ended.set()
 
 
@@ -142,6 +147,7 @@ class Connection:
         self.with_checksum = True
         self.largest = _LARGEST_PAYLOAD_OF_OLD if daemon.is_old else _LARGEST_PAYLOAD
         self._count = 0
+        self.is_stalled = False
         self._is_known = False
 
     def drop(self) -> None:
@@ -157,7 +163,7 @@ class Connection:
         }  # fmt: skip
         while True:
             message = await read_message(self.reader, with_checksum=self.with_checksum)
-            await self.daemon.count(None)
+            await self.daemon.count(self, message)
             if message.command in answers:
                 await answers[message.command](message)
             elif stream := self.streams.get(message.second):
@@ -166,7 +172,7 @@ class Connection:
     async def send(self, message: Message) -> None:
         """Send a message."""
         packed = message.packed(with_checksum=self.with_checksum)
-        await self.daemon.count(self.writer, packed)
+        await self.daemon.count(self, message, packed)
         self.writer.write(packed)
         await self.writer.drain()
 

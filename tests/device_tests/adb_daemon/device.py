@@ -115,9 +115,17 @@ class TestDevice:
             answer: dict[str, Any] = json.loads(process.stdout.readline())
             return answer
 
-    def fail(self, kind: str, *, at: int, down_s: float = 0.0) -> None:
-        """Count messages from now on and let one go wrong; ``kind`` "" only counts."""
-        self.ask(fault={"kind": kind, "at": at, "down_s": down_s})
+    def count(self) -> None:
+        """Count messages and bytes from now on; no fault."""
+        self.ask(fault={})
+
+    def fail(self, kind: str, *, at: int = 0, at_bytes: int = 0, down_s: float = 0.0) -> None:
+        """Count messages and bytes from now on and let one go wrong."""
+        self.ask(fault={"kind": kind, "at": at, "at_bytes": at_bytes, "down_s": down_s})
+
+    def mend(self) -> None:
+        """No fault any more; connections that said nothing are dropped."""
+        self.ask(fault={}, drop_stalled=True)
 
     def orphans(self, *, within_s: float) -> list[str]:
         """What still runs when it should have ended ``within_s`` ago at the latest; returns as soon as nothing does."""
