@@ -61,6 +61,11 @@ class Graph:
         return tuple(sorted({operator.type for operator in self.operators}))
 
     @property
+    def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Name and stored shape of every tensor of the main subgraph."""
+        return [(_name(tensor), _shape(tensor)) for tensor in self._file.subgraphs[0].tensors]
+
+    @property
     def largest_arena_bytes(self) -> int:
         """More than TFLM can need: no two tensors share memory, and room for its structures and kernels' scratch memory."""
         tensors = operators = constants = 0
@@ -106,13 +111,21 @@ class Graph:
 
     def _layer(self, subgraph: Any, operator: Any) -> str:
         places = [int(index) for index in (operator.outputs if operator.outputs is not None else ())]
-        return bytes(subgraph.tensors[places[0]].name or b"").decode("utf-8", "replace") if places else ""
+        return _name(subgraph.tensors[places[0]]) if places else ""
 
     def _bytes(self, tensor: Any) -> int:
         count = 1
-        for size in tensor.shape if tensor.shape is not None else ():
-            count *= max(int(size), 1)
+        for size in _shape(tensor):
+            count *= max(size, 1)
         return count * _WIDTHS.get(self._types[tensor.type], 1)
+
+
+def _name(tensor: Any) -> str:
+    return bytes(tensor.name or b"").decode("utf-8", "replace")
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
 
 def _is_empty(buffer: Any) -> bool:

@@ -24,7 +24,9 @@ __all__ = ["ArenaUse", "MicroInterpreter", "micro_version", "refuse_compiled"]
 _LARGEST_ARENA_BYTES = 2**30
 _ARENA = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 _LACKING = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
-_UNPREPARED = re.compile(r"Node (\S+) \(number (\d+)\) failed to prepare")
+_FAILED = re.compile(r"Node (\S+) \(number (\d+)\) failed to (prepare|invoke)")
+_REFUSALS = (RuntimeError, ValueError, AttributeError, IndexError, KeyError, TypeError)
+"""What its Python part raises: it reads the file before TFLM does, and expects every operator to have its options."""
 _NO_ROOM = ("Failed to allocate", "Failed to resize buffer", "Unable to allocate")
 
 
@@ -72,14 +74,14 @@ class MicroInterpreter:
         """One inference.
 
         Raises:
+            UnsupportedOpError: A kernel finds only now that it lacks a type; names its layer.
             DataError: A kernel failed.
         """
         with native_messages() as messages:
             try:
                 self._interpreter.invoke()
             except RuntimeError as reason:
-                found = _last_line(messages()) or str(reason)
-                raise DataError(f"{self._source}: TFLM could not run the model on these inputs: {found}.") from reason
+                raise self._failed(messages() or str(reason)) from reason
 
     def get(self, place: int) -> Array:
         """Values of the output at ``place`` in the graph's order."""
@@ -126,18 +128,33 @@ class MicroInterpreter:
                 f"{self._source}: TFLM {micro_version()} has no kernel for these operators (and layers): {layers}. Replace them"
                 " in the model, or run the file with LiteRT on a device with an operating system."
             )
-        if failed := _UNPREPARED.search(text):
-            kind, number = failed[1], int(failed[2])
-            main = [operator.layer for operator in self.graph.operators if operator.subgraph == 0]
-            layer = main[number] if number < len(main) else "?"
-            before = [line.strip() for line in text[: failed.start()].splitlines() if line.strip()]
-            said = before[-1].rstrip(".") if before else "it gives no reason"
-            return UnsupportedOpError(
-                f"{self._source}: TFLM {micro_version()} cannot run operator {kind} of layer '{layer}' as it stands: {said}."
-                " Export every layer in int8, or run the file with LiteRT."
-            )
+        if _FAILED.search(text):
+            return self._unsupported(text)
         said = _last_line(text) or "it gives no reason"
         return IntegrityError(f"{self._source} is no model that TFLM {micro_version()} can load: {said}. Export again.")
+
+    def _failed(self, text: str) -> EdgekitError:
+        if "not supported" in text and _FAILED.search(text):
+            return self._unsupported(text)
+        kind, layer, said = self._place(text)
+        where = f" in operator {kind} of layer '{layer}'" if kind else ""
+        return DataError(f"{self._source}: TFLM could not run the model on these inputs{where}: {said}.")
+
+    def _unsupported(self, text: str) -> UnsupportedOpError:
+        kind, layer, said = self._place(text)
+        return UnsupportedOpError(
+            f"{self._source}: TFLM {micro_version()} cannot run operator {kind} of layer '{layer}' as it stands: {said}."
+            " Export every layer in int8, or run the file with LiteRT."
+        )
+
+    def _place(self, text: str) -> tuple[str, str, str]:
+        """Operator and layer that a message names, and the reason it gives before."""
+        failed = _FAILED.search(text)
+        if failed is None:
+            return "", "", _last_line(text)
+        main = [operator.layer for operator in self.graph.operators if operator.subgraph == 0]
+        layer = main[int(failed[2])] if int(failed[2]) < len(main) else "?"
+        return failed[1], layer, _last_line(text[: failed.start()]) or "it gives no reason"
 
     def _lacking(self, text: str) -> list[str]:
         """All operator types TFLM lacks; it names one at a time."""
@@ -174,7 +191,7 @@ def _try(data: bytes, size: int) -> tuple[Any, str]:
     with native_messages() as messages:
         try:
             return runtime.Interpreter.from_bytes(data, arena_size=size), ""
-        except (RuntimeError, ValueError) as reason:
+        except _REFUSALS as reason:
             return None, messages() + f"\n{reason}"
 
 

@@ -23,20 +23,18 @@ def native_messages() -> Iterator[Callable[[], str]]:
     except OSError:  # there is no standard error: nothing to give back
         kept = None
     with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), _STDERR)
+        os.dup2(file.fileno(), _STDERR)  # which the file has become by itself where there was no standard error
         text: list[str] = []
 
         def read() -> str:
-            if text:
-                return text[0]
-            return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode("utf-8", "replace")
+            return text[0] if text else os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode("utf-8", "replace")
 
         try:
             yield read
         finally:
-            if kept is None:
-                os.close(_STDERR)
-            else:
+            text.append(read())
+            if kept is not None:
                 os.dup2(kept, _STDERR)
                 os.close(kept)
-            text.append(read())
+            elif file.fileno() != _STDERR:
+                os.close(_STDERR)

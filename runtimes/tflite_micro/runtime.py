@@ -6,11 +6,11 @@ the same int8 and int16 specification (README of https://github.com/ARM-software
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.core.errors import ConversionError, DataError, UnsupportedOpError, UsageError
+from edgekit.core.errors import ConversionError, DataError, IntegrityError, UnsupportedOpError, UsageError
 from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.runtime_options import RuntimeOption, read_settings
 from edgekit.core.tensors import check_inputs
@@ -163,16 +163,40 @@ def open_model(path: Path) -> tuple[bytes, tuple[tuple[TensorSpec, ...], tuple[T
     """A file's bytes and its inputs and outputs, once LiteRT has verified it: TFLM verifies nothing.
 
     Raises:
-        IntegrityError: The file is missing or damaged.
+        IntegrityError: The file is missing or damaged, or stores other shapes than its operators make.
         UnsupportedOpError: It was compiled by Vela already, or holds another custom operator.
     """
     data = read_model(path)
     try:
-        session = LiteRTSession(make_interpreter(data, str(path), threads=1, provider="reference"))
+        return data, _verified(data, str(path))
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as reason:
+        raise IntegrityError(f"{path} is damaged: {reason} ({type(reason).__name__}). Export again.") from reason
+
+
+def _verified(data: bytes, source: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    try:
+        interpreter = make_interpreter(data, source, threads=1, provider="reference")
     except UnsupportedOpError:  # LiteRT has verified the file before it looks for its kernels
-        refuse_compiled(Graph(data), str(path))
+        refuse_compiled(Graph(data), source)
         raise
-    return data, (session.inputs, session.outputs)
+    session = LiteRTSession(interpreter)
+    _check_shapes(Graph(data), interpreter.get_tensor_details(), source)
+    return session.inputs, session.outputs
+
+
+def _check_shapes(graph: Graph, details: Sequence[Mapping[str, Any]], source: str) -> None:
+    """Compare the shapes a file stores with those its operators compute: TFLM computes none and trusts what is stored.
+
+    Raises:
+        IntegrityError: Two differ.
+    """
+    computed = {int(found["index"]): tuple(int(size) for size in found["shape"]) for found in details}
+    for index, (name, stored) in enumerate(graph.shapes):
+        if computed.get(index, stored) != stored:
+            raise IntegrityError(
+                f"{source}: the file stores tensor '{name}' as {list(stored)}, and its operators make it {list(computed[index])}."
+                " TFLM takes the stored shape for true. Export again, with fixed shapes."
+            )
 
 
 def plain_settings(options: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -15,8 +15,8 @@ __all__ = ["fits", "smallest_arena"]
 _STEP_BYTES = 16
 """TFLM aligns its arena's ends to this (``MicroArenaBufferAlignment`` of ``micro_arena_constants.h``)."""
 _LIMIT_S = 120.0
-_GROWTH = 1.25
-_MOST_TRIALS = 40
+_MOST_GROWTH = 4
+_LEAST_LIMIT_BYTES = 2**16
 
 
 def smallest_arena(path: Path, recorded_bytes: int) -> int | None:
@@ -27,15 +27,13 @@ def smallest_arena(path: Path, recorded_bytes: int) -> int | None:
         recorded_bytes: What it took of a large arena. It takes no less of a small one; planning may need more for a moment.
 
     Returns:
-        The size; None where no trial succeeded.
+        The size; None where even four times as much is not enough.
     """
-    low, high = recorded_bytes - _STEP_BYTES, _rounded(recorded_bytes)
-    for _ in range(_MOST_TRIALS):
-        if fits(path, high):
-            break
-        low, high = high, _rounded(int(high * _GROWTH))
-    else:
-        return None
+    low, high, more = recorded_bytes - _STEP_BYTES, _rounded(recorded_bytes), _STEP_BYTES
+    while not fits(path, high):
+        if high > _MOST_GROWTH * recorded_bytes + _LEAST_LIMIT_BYTES:
+            return None
+        low, high, more = high, high + more, 2 * more
     while high - low > _STEP_BYTES:
         middle = _rounded((low + high) // 2)
         if middle >= high:
