@@ -1,4 +1,4 @@
-"""A validation report as terminal table, HTML page, notebook output and JSON document.
+"""A validation report, and what lies beside it, as terminal table, HTML page, notebook output and JSON document.
 
 Importing this package loads neither rich nor jinja2, and lets notebooks draw every
 :class:`~edgekit.core.validation.ValidationReport` and every :class:`~edgekit.core.compressed.Compressed` (see
@@ -19,7 +19,9 @@ from edgekit.core.validation import RENDERERS, ValidationReport
 if TYPE_CHECKING:
     import rich.console
 
-__all__ = ["ValidationReport", "json_schema", "notebook_html", "render_terminal", "write_html", "write_json"]
+    from edgekit.core.history_entry import History
+
+__all__ = ["ValidationReport", "json_schema", "notebook_html", "past_of", "render_terminal", "write_html", "write_json"]
 
 
 def render_terminal(report: ValidationReport, console: rich.console.Console) -> None:
@@ -47,16 +49,39 @@ def json_schema() -> str:
     return document.json_schema()
 
 
-def write_html(report: ValidationReport, path: Path) -> None:
+def write_html(report: ValidationReport, path: Path, *, run: Path | None = None) -> None:
     """Write one HTML file that needs nothing beside it: no network, no script.
+
+    Args:
+        report: What validating found.
+        path: The file.
+        run: The run folder, whose benchmarks and whose history are drawn as well; None: neither is.
 
     Raises:
         MissingExtraError: The ``report`` extra is not installed.
         OutputError: The disk is full, or the place cannot be written.
+        IntegrityError: A benchmark in the run cannot be read.
     """
+    from edgekit.report.bench_view import read_benches
     from edgekit.report.page import page_html
 
-    write_text(path, page_html(report))
+    benches = read_benches(run) if run is not None else ()
+    write_text(path, page_html(report, benches=benches, past=past_of(run) if run is not None else None))
+
+
+def past_of(run: Path) -> History | None:
+    """Entries of all runs beside this one; None where there is no history, or where it cannot be read.
+
+    A page of what was found now is worth having without what was before: ``edgekit history`` says what is wrong with it.
+    """
+    from edgekit.core.errors import EdgekitError
+    from edgekit.core.history import history, history_path
+
+    store = history_path(run)
+    try:
+        return history(store) if store is not None and store.is_file() else None
+    except EdgekitError:
+        return None
 
 
 def notebook_html(report: ValidationReport) -> str:

@@ -44,11 +44,13 @@ class Row:
         artifact: The artifact.
         result: What was found; None where the device has no runtime for it.
         baseline: The float artifact of the same target on this device; None for float artifacts and where there is none.
+        skipped: Why it is not for this device; empty where it is.
     """
 
     artifact: Artifact
     result: ArtifactResult | None
     baseline: Row | None = None
+    skipped: str = ""
 
     @property
     def label(self) -> str:
@@ -69,7 +71,7 @@ class Row:
     def failure(self) -> str:
         """Why there are no numbers; empty if there are."""
         if self.result is None:
-            return "The device profile names no runtime for it."
+            return self.skipped or "The device profile names no runtime for it."
         return self.result.failure
 
     @property
@@ -153,13 +155,19 @@ def rows(report: ValidationReport, device: DeviceResult | None) -> tuple[Row, ..
     Without a device the rows hold what is known of the artifacts alone.
     """
     results = {result.artifact.label: result for result in (device.results if device else ())}
+    skipped = {one.label: one.reason for one in (device.skipped if device else ())}
     artifacts = {artifact.label: artifact for artifact in report.artifacts}
     artifacts |= {label: result.artifact for label, result in results.items()}
-    floats = {a.target: Row(artifact=a, result=results.get(a.label)) for a in artifacts.values() if a.is_baseline}
+
+    def row(artifact: Artifact, baseline: Row | None = None) -> Row:
+        label = artifact.label
+        return Row(artifact=artifact, result=results.get(label), baseline=baseline, skipped=skipped.get(label, ""))
+
+    floats = {artifact.target: row(artifact) for artifact in artifacts.values() if artifact.is_baseline}
     ordered: list[Row] = []
     for target in _targets(artifacts.values()):
         compressed = [a for a in artifacts.values() if a.target == target and not a.is_baseline]
-        ordered += [Row(artifact=a, result=results.get(a.label), baseline=floats.get(target)) for a in compressed]
+        ordered += [row(artifact, floats.get(target)) for artifact in compressed]
         ordered += [floats[target]] if target in floats else []
     return tuple(ordered)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from edgekit.core.error_split import ErrorSplit
 from edgekit.core.measurement import Evidence
@@ -12,9 +12,11 @@ from edgekit.core.tensors import TensorSpec
 from edgekit.core.validation import DeviceResult, SliceResult, ValidationReport
 from edgekit.core.verdict import Gate, Outcome
 from edgekit.report import quantities, wording
+from edgekit.report.drawn import HALF_PX, Drawn
 from edgekit.report.error_split import SpreadRow, describe, spread_rows
 from edgekit.report.figure_contract import contract_bars
 from edgekit.report.figure_error_split import split_figure
+from edgekit.report.figure_front import front_figure, points_of_report
 from edgekit.report.figure_latency import latency_strips
 from edgekit.report.figure_layers import layer_figure
 from edgekit.report.figure_stages import stage_figure
@@ -22,25 +24,11 @@ from edgekit.report.figure_tradeoff import against_latency, against_size
 from edgekit.report.gates import sorted_gates
 from edgekit.report.layers import Layer, layers
 from edgekit.report.matrix import Row, rows
+from edgekit.report.overview import OverviewDevice, overview
 from edgekit.report.slices import sliced
 from edgekit.report.stages import StageRow, stage_remark, stage_rows, stages_of
 
 __all__ = ["Column", "DeviceView", "Drawn", "HonouredReason", "PageView", "heading_spans", "honoured_reasons", "page_view"]
-
-_PAGE_PX, _HALF_PX, _NARROW_PX = 1116.0, 538.0, 360.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """One figure for wide and for narrow screens; empty where there is nothing to draw."""
-
-    wide: str
-    narrow: str
-
-    @classmethod
-    def by(cls, draw: Callable[[float], str], *, wide: float = _PAGE_PX) -> Drawn:
-        """Call ``draw`` with both widths."""
-        return cls(wide=draw(wide), narrow=draw(_NARROW_PX))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +137,9 @@ class PageView:
         report: The records behind it.
         reason: Why the verdict is what it is.
         devices: By device.
+        overview: All devices at a glance.
+        front: Figure of accuracy against latency over devices.
+        front_targets: Targets, as the front colours them.
         contract_figure: Figure.
         reasons: Why entries were not simply honoured.
         io: Role, the program's tensor, and what it is in each of ``io_labels``.
@@ -164,6 +155,9 @@ class PageView:
     report: ValidationReport
     reason: str
     devices: tuple[DeviceView, ...]
+    overview: tuple[OverviewDevice, ...]
+    front: Drawn
+    front_targets: tuple[tuple[str, str], ...]
     contract_figure: Drawn
     reasons: tuple[HonouredReason, ...]
     io: tuple[tuple[str, TensorSpec, tuple[str, ...]], ...]
@@ -188,6 +182,9 @@ def page_view(report: ValidationReport) -> PageView:
         report=report,
         reason=wording.verdict_reason(report),
         devices=tuple(_device_view(report, device) for device in report.devices),
+        overview=overview(report),
+        front=_front(report),
+        front_targets=tuple((target, target) for target in dict.fromkeys(row.target for row in own)),
         contract_figure=Drawn.by(lambda width: contract_bars(own, width=width)),
         reasons=honoured_reasons(own),
         io=_edges(report),
@@ -199,6 +196,12 @@ def page_view(report: ValidationReport) -> PageView:
         splits=tuple(_split_view(split) for split in report.error_splits),
         kernel_spreads=tuple(row for split in report.error_splits for row in spread_rows(split.spreads)),
     )
+
+
+def _front(report: ValidationReport) -> Drawn:
+    names = [r.metric.name for device in report.devices for r in device.results if r.metric]
+    points = points_of_report(report)
+    return Drawn.by(lambda width: front_figure(points, metric=names[0] if names else "metric", width=width))
 
 
 def _split_view(split: ErrorSplit) -> SplitView:
@@ -225,8 +228,8 @@ def _device_view(report: ValidationReport, device: DeviceResult) -> DeviceView:
         evidence_by_label={row.label: row.evidence for row in matrix if row.evidence},
         columns=_columns(matrix),
         notes=wording.by_note((row.label, note) for row in matrix for note in row.artifact.notes),
-        against_latency=Drawn.by(lambda width: against_latency(matrix, width=width), wide=_HALF_PX),
-        against_size=Drawn.by(lambda width: against_size(matrix, width=width), wide=_HALF_PX),
+        against_latency=Drawn.by(lambda width: against_latency(matrix, width=width), wide=HALF_PX),
+        against_size=Drawn.by(lambda width: against_size(matrix, width=width), wide=HALF_PX),
         latency=Drawn.by(lambda width: latency_strips(matrix, width=width)),
         latency_notes=wording.by_note((row.label, row.latency.note) for row in matrix if row.latency and row.latency.note),
         without_latency=tuple(row.label for row in scored if not row.latency),
