@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from edgekit.core.contract import QuantizationContract
     from edgekit.core.errors import EdgekitError
     from edgekit.core.file_bench import FileBench
+    from edgekit.core.history import history
+    from edgekit.core.history_entry import History
     from edgekit.core.metric import Metric, agreement, top1
     from edgekit.core.preprocessing import AudioPreprocessing, ImagePreprocessing
     from edgekit.core.profile import DeviceProfile
@@ -68,6 +70,7 @@ _HOMES = {
     "ExportOptions": "core.artifact",
     "FeatureMatch": "compression.distill.features",
     "FileBench": "report.file_bench",  # with its notebook renderer
+    "History": "report.history",  # with its notebook renderer
     "ImagePreprocessing": "core.preprocessing",
     "KD": "compression.distill.logits",
     "LayerPrecision": "core.recipe",
@@ -95,6 +98,7 @@ _HOMES = {
     "distill": "compression.distill.session",
     "export": "pipeline",
     "finish_qat": "compression.quantize.training.session",
+    "history": "report.history",  # with its notebook renderer
     "inspect": "inspection",
     "load_model": "intake",
     "load_task": "core.task",
@@ -124,6 +128,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "ExportOptions",
     "FeatureMatch",
     "FileBench",
+    "History",
     "ImagePreprocessing",
     "KD",
     "LayerPrecision",
@@ -152,6 +157,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "distill",
     "export",
     "finish_qat",
+    "history",
     "inspect",
     "load_model",
     "load_task",

@@ -31,6 +31,7 @@ COMMANDS = {
     "bisect": "Find the first layer at which a run's file computes otherwise than its program.",
     "exactness": "Prove that every runtime computes the same bits, or name the layers that prevent it.",
     "report": "Show what validating a run found.",
+    "history": "Show what validations and benches found over time, and what changed.",
     "demo": "Compress, export, validate and report in one go.",
     "recipes": "List the words of which recipes are made.",
     "capabilities": "List which operators become integers, and what runs them on each target.",
