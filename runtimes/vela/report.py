@@ -100,7 +100,7 @@ def read_report(summary: str, layers: str, said: str, *, version: str) -> Report
     """
     try:
         return _read(summary, layers, _reasons(said))
-    except (KeyError, ValueError, StopIteration) as reason:
+    except (IndexError, KeyError, ValueError) as reason:
         raise ConversionError(
             f"Vela {version} reports in another form than 5.2.0 ({type(reason).__name__}: {reason})."
             " Install that version: pip install 'ethos-u-vela==5.2.0'."
