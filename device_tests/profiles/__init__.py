@@ -17,9 +17,9 @@ from edgekit.core.errors import ProfileError, nearest
 from edgekit.core.model import explain
 from edgekit.core.profile import DeviceProfile, ImpossibleFieldError
 from edgekit.device_tests.profiles.folders import built_in_names, find, own_folder, own_names
-from edgekit.device_tests.profiles.inheritance import Layer, chain, merged, problem, read_layers
+from edgekit.device_tests.profiles.inheritance import Layer, chain, merged, parse_layers, problem, read_layers
 
-__all__ = ["load_profile", "load_profiles", "own_folder", "own_profile_names", "profile_names"]
+__all__ = ["load_profile", "load_profiles", "own_folder", "own_profile_names", "parse_profiles", "profile_names"]
 
 
 def profile_names() -> tuple[str, ...]:
@@ -58,7 +58,23 @@ def load_profiles(source: str | Path) -> tuple[DeviceProfile, ...]:
     Raises:
         ProfileError: As for :func:`load_profile`; or two devices have the same name.
     """
-    layers = read_layers(find(source))
+    return _profiles(read_layers(find(source)))
+
+
+def parse_profiles(text: str, path: Path) -> tuple[DeviceProfile, ...]:
+    """Read the profiles in the text of a file that is not written yet.
+
+    Args:
+        text: The TOML.
+        path: Where it would lie.
+
+    Raises:
+        ProfileError: As for :func:`load_profiles`.
+    """
+    return _profiles(parse_layers(text, path))
+
+
+def _profiles(layers: Sequence[Layer]) -> tuple[DeviceProfile, ...]:
     profiles: list[DeviceProfile] = []
     for layer in layers:
         profile = _profile(layer)

@@ -23,7 +23,7 @@ from edgekit.core.errors import ProfileError
 from edgekit.device_tests.profiles.folders import nearest_names, path_of_name
 from edgekit.device_tests.profiles.places import line_of
 
-__all__ = ["Layer", "chain", "merged", "problem", "read_layers"]
+__all__ = ["Layer", "chain", "merged", "parse_layers", "problem", "read_layers"]
 
 _LARGEST_BYTES = 2**20
 """No profile written by hand comes near."""
@@ -66,7 +66,11 @@ def read_layers(path: Path) -> tuple[Layer, ...]:
     Raises:
         ProfileError: It cannot be read, is not TOML, or mixes devices with other fields.
     """
-    text = _text(path)
+    return parse_layers(_text(path), path)
+
+
+def parse_layers(text: str, path: Path) -> tuple[Layer, ...]:
+    """The devices in the text of a file; see :func:`read_layers`."""
     try:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as reason:

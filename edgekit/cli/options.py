@@ -97,7 +97,8 @@ class Command(click.Command):
         if shared["color"] is None and os.environ.get("NO_COLOR"):  # https://no-color.org
             shared["color"] = False
         ctx.find_root().color = ctx.color = shared["color"]
-        ctx.obj = ctx.meta[TERMINAL_KEY] = Terminal(command=ctx.info_name or "", **shared)
+        name = ctx.command_path.removeprefix(f"{ctx.find_root().command_path} ")
+        ctx.obj = ctx.meta[TERMINAL_KEY] = Terminal(command=name, **shared)
         with _ending_on_sigterm():
             return super().invoke(ctx)
 
