@@ -2,62 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.core.device_link import Errand
 from edgekit.core.errors import UnsupportedOpError
-from edgekit.core.model import Record
 from edgekit.core.profile import DeviceProfile
 from edgekit.core.runtime_options import read_settings
-from edgekit.core.threads import thread_limits
 from edgekit.device_tests.agent import evaluate, evaluate_stacked
 from edgekit.device_tests.arrays import read_arrays, write_arrays
 from edgekit.device_tests.jobs import Job, find_runtime
-from edgekit.device_tests.native_agent.answers import (
-    RecordedSession,
-    as_written,
-    read_answers,
-    read_outputs,
-    read_report,
-    read_timing,
-)
-from edgekit.device_tests.native_agent.parcels import Parcel, batches, pack, stacked
+from edgekit.device_tests.native_agent.answers import RecordedSession, as_written, read_answers, read_outputs, read_report
+from edgekit.device_tests.native_agent.orders import ORDERS, OWN, REPORT, Notes, Order, answers_folder, report_name
 from edgekit.device_tests.native_agent.programs import Programs, choose_programs
+from edgekit.device_tests.native_agent.timings import read_start, read_sustained, read_timing
 from edgekit.runtimes.native.runtime import ONNX_RUNTIME, TFLITE_RUNTIME, command_words
 
 if TYPE_CHECKING:
-    from edgekit.core.artifact import Artifact
     from edgekit.core.tensors import Array
 
 __all__ = ["NativeAgent"]
 
 _RUNTIMES = {runtime.target: runtime for runtime in (ONNX_RUNTIME, TFLITE_RUNTIME)}
-_RUNNER = "edgekit-runner"
-_OWN = "native"
-"""Folder in the job's folder on this side."""
-_NOTES = "notes.json"
-_REPORT = "report_{}.json"
-_ANSWERS = "answers_{}"
 _NO_LAYERS = (
     "edgekit-runner runs whole files: no layer was replayed on the device. Validate on 'host' too, whose kernels are replayed"
     " layer by layer."
 )
-
-
-class _Notes(Record):
-    """What has to be known when the results come back.
-
-    Args:
-        version: Of the library that was sent.
-        counts: Inferences of every run of the program.
-    """
-
-    version: str
-    counts: tuple[int, ...] = ()
 
 
 class NativeAgent:
@@ -84,11 +56,10 @@ class NativeAgent:
         """
         plan = Job.read_json(job / "job.json")
         options = _options(plan)
-        programs = choose_programs(self.profile, plan.artifacts[0].target, facts=facts, library=str(options.pop("library")))
-        shutil.rmtree(job / _OWN, ignore_errors=True)
-        (job / _OWN).mkdir()
-        make = _answers_errand if plan.kind == "answers" else _timing_errand
-        return make(plan, job, programs, _common_words(plan, options, programs))
+        programs = choose_programs(self.profile, plan.artifacts[0].target, facts=facts, library=str(options["library"]))
+        shutil.rmtree(job / OWN, ignore_errors=True)
+        (job / OWN).mkdir()
+        return ORDERS[plan.kind](Order(plan, job, programs, _common_words(plan, options, programs)))
 
     def collect(self, job: Path) -> None:
         """Turn what came back into the job folder's ``result.json`` and ``outputs.npz``.
@@ -98,29 +69,30 @@ class NativeAgent:
             DataError: The file's outputs have no batch axis, so that samples cannot be told apart.
         """
         plan = Job.read_json(job / "job.json")
-        notes = _Notes.read_json(job / _OWN / _NOTES)
+        notes = Notes.read_json(job / OWN / "notes.json")
         if plan.kind == "answers":
             _collect_answers(plan, job, notes)
         else:
-            report = read_report(job / _REPORT.format(0), plan.artifacts[0])
-            timing, arrays = read_timing(report, [artifact.label for artifact in plan.artifacts])
-            write_arrays(job / "outputs.npz", arrays)
-            timing.write_json(job / "result.json")
-        shutil.rmtree(job / _OWN)
+            _collect_times(plan, job, notes)
+        shutil.rmtree(job / OWN)
 
 
 def _options(plan: Job) -> dict[str, Any]:
     """The runtime's options, as the program has them."""
     target = plan.artifacts[0].target
-    if plan.kind not in {"answers", "timing"}:
+    if plan.kind not in ORDERS:
         raise UnsupportedOpError(
-            f"{plan.what}: edgekit-runner answers inputs and times models in turn; it has no job of the kind '{plan.kind}'."
-            " Use the Python agent (connection.agent = 'python')."
+            f"{plan.what}: edgekit-runner has no job of the kind '{plan.kind}'; it has {', '.join(ORDERS)}. A device with Python"
+            " can do it: connection.agent = 'python'."
         )
     if target not in _RUNTIMES or find_runtime(plan.runtime).target != target:
         raise UnsupportedOpError(
             f"{plan.what}: edgekit-runner runs {' and '.join(_RUNTIMES)} files, not '{target}' in '{plan.runtime}'."
             " Use the Python agent, or leave this target out of the device's profile."
+        )
+    if plan.kind == "sustained" and plan.sustained is not None and plan.sustained.power_meter:
+        raise UnsupportedOpError(
+            f"{plan.what}: edgekit-runner reads no power meter ({plan.sustained.power_meter}). Use the Python agent, or none."
         )
     return read_settings(plan.options, _RUNTIMES[target].options, runtime="edgekit-runner")
 
@@ -131,76 +103,12 @@ def _common_words(plan: Job, options: Mapping[str, Any], programs: Programs) -> 
     return [*words, "--memory-limit", str(plan.memory_bytes)] if plan.memory_bytes else words
 
 
-def _answers_errand(plan: Job, job: Path, programs: Programs, common: Sequence[str]) -> Errand:
-    (artifact,) = plan.artifacts
-    golden = read_arrays(job / "golden.npz")
-    calls, count = stacked(golden), len(next(iter(golden.values())))
-    if (job / "evaluation.npz").exists():
-        evaluation = read_arrays(job / "evaluation.npz")
-        size = artifact.inputs[0].shape[0] if artifact.inputs[0].shape else 1
-        calls = itertools.chain(calls, batches(evaluation, artifact))
-        count += -(-len(next(iter(evaluation.values()))) // size)
-    parcels = pack(calls, count, artifact=artifact, folder=job / _OWN / "inputs")
-    _Notes(version=programs.version, counts=tuple(parcel.count for parcel in parcels)).write_json(job / _OWN / _NOTES)
-    commands, returns = list[list[str]](), list[str]()
-    for number, parcel in enumerate(parcels):
-        again = ["--load-again"] if number == 0 else []
-        report, folder = _REPORT.format(number), _ANSWERS.format(number)
-        given = ["--stacked", *_input_words(parcel, str(number)), "--output-dir", f"./{folder}", "--report", f"./{report}"]
-        commands.append([f"./{_RUNNER}", _model(artifact), *common, *again, *given])
-        returns += [report, *(f"{folder}/output_{index}.npy" for index in range(len(artifact.outputs)))]
-    return _errand(plan, job, programs, {str(number): parcel for number, parcel in enumerate(parcels)}, commands, returns)
-
-
-def _timing_errand(plan: Job, job: Path, programs: Programs, common: Sequence[str]) -> Errand:
-    golden = read_arrays(job / "golden.npz")
-    _Notes(version=programs.version).write_json(job / _OWN / _NOTES)
-    parcels, words = dict[str, Parcel](), [f"./{_RUNNER}"]
-    for index, artifact in enumerate(plan.artifacts):
-        sample = itertools.islice(stacked(golden), 1)
-        (parcel,) = pack(sample, 1, artifact=artifact, folder=job / _OWN / "inputs" / str(index))
-        parcels[str(index)] = parcel
-        words += [_model(artifact), *common] if index == 0 else ["--beside", _model(artifact)]
-        words += _input_words(parcel, str(index))
-    report = _REPORT.format(0)
-    words += ["--stacked", "--rounds", str(plan.fewest_rounds), "--seconds", str(plan.budget_s), "--report", f"./{report}"]
-    return _errand(plan, job, programs, parcels, [words], [report])
-
-
-def _errand(
-    plan: Job,
-    job: Path,
-    programs: Programs,
-    parcels: Mapping[str, Parcel],
-    commands: Sequence[Sequence[str]],
-    returns: Sequence[str],
-) -> Errand:
-    files = {_RUNNER: programs.runner, programs.library.name: programs.library}
-    for artifact in plan.artifacts:  # a model, and weights that it reads from beside itself
-        files |= {path.relative_to(job).as_posix(): path for path in sorted((job / artifact.path.parent).iterdir())}
-    for name, parcel in parcels.items():
-        files |= {_place(name, path): path for path in parcel.files.values()}
-    return Errand(files=files, commands=commands, returns=returns, programs=[_RUNNER], environment=thread_limits(plan.threads))
-
-
-def _model(artifact: Artifact) -> str:
-    return f"./{artifact.path.as_posix()}"
-
-
-def _place(name: str, path: Path) -> str:
-    return f"inputs_{name}/{path.name}"
-
-
-def _input_words(parcel: Parcel, name: str) -> list[str]:
-    return [word for key, path in parcel.files.items() for word in ("--input", f"{key}={_place(name, path)}")]
-
-
-def _collect_answers(plan: Job, job: Path, notes: _Notes) -> None:
+def _collect_answers(plan: Job, job: Path, notes: Notes) -> None:
     (artifact,) = plan.artifacts
     rows: dict[str, list[Array]] = {spec.name: [] for spec in artifact.outputs}
-    reports = [read_report(job / _REPORT.format(number), artifact) for number in range(len(notes.counts))]
+    reports = [read_report(job / report_name(number), artifact) for number in range(len(notes.counts))]
     for number, (report, count) in enumerate(zip(reports, notes.counts, strict=True)):
-        for name, array in read_outputs(report, job / _ANSWERS.format(number), artifact, count=count).items():
+        for name, array in read_outputs(report, job / answers_folder(number), artifact, count=count).items():
             rows[name].append(array)
     session, edges = RecordedSession(artifact.inputs, artifact.outputs, rows), as_written(artifact)
     found = evaluate_stacked(session, read_arrays(job / "golden.npz"), edges=edges)
@@ -211,3 +119,15 @@ def _collect_answers(plan: Job, job: Path, notes: _Notes) -> None:
     write_arrays(job / "outputs.npz", outputs)
     result = read_answers(reports[0], version=notes.version)
     (result.replace(layers_absent=_NO_LAYERS) if plan.replay else result).write_json(job / "result.json")
+
+
+def _collect_times(plan: Job, job: Path, notes: Notes) -> None:
+    report = read_report(job / REPORT, plan.artifacts[0])
+    if plan.kind == "start":
+        read_start(report, version=notes.version, is_cold=plan.cold).write_json(job / "result.json")
+    elif plan.kind == "sustained":
+        read_sustained(report, version=notes.version).write_json(job / "result.json")
+    else:
+        timing, arrays = read_timing(report, plan.artifacts, version=notes.version)
+        write_arrays(job / "outputs.npz", arrays)
+        timing.write_json(job / "result.json")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.core.errors import IntegrityError
 from edgekit.core.tensors import TensorSpec
-from edgekit.device_tests.jobs import Answers, Timing
+from edgekit.device_tests.jobs import Answers
 
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.tensors import Array
 
-__all__ = ["RecordedSession", "as_written", "read_answers", "read_outputs", "read_report", "read_timing"]
+__all__ = ["RecordedSession", "as_written", "read_answers", "read_outputs", "read_report"]
 
 _ADVICE = "Validate again."
 _REPORT_BYTES = 2**30
@@ -122,30 +122,6 @@ def read_outputs(report: Mapping[str, Any], folder: Path, artifact: Artifact, *,
     if missing:
         raise IntegrityError(f"The device's report lacks the output '{missing[0]}'; it has {', '.join(rows)}. {_ADVICE}")
     return {spec.name: _array(folder, *rows[spec.name], spec=spec, count=count) for spec in artifact.outputs}
-
-
-def read_timing(report: Mapping[str, Any], labels: Sequence[str]) -> tuple[Timing, dict[str, Array]]:
-    """Samples of models timed in turn: result and arrays of a timing job.
-
-    Raises:
-        IntegrityError: The report lacks a model, or its arrays have different lengths.
-    """
-    import numpy as np
-
-    arrays: dict[str, Array] = {}
-    counts: dict[str, int] = {}
-    try:
-        models = report["rounds"]["models"]
-        for label, model in zip(labels, models, strict=True):
-            counts[label] = int(model["preemptions"])
-            for name, key in (("wall_ns", "wall_ns"), ("cpu_ns", "cpu_ns"), ("rounds", "round")):
-                arrays[f"{label}/{name}"] = np.array(model[key], np.int64)
-            lengths = {arrays[f"{label}/{name}"].size for name in ("wall_ns", "cpu_ns", "rounds")}
-            if len(lengths) != 1 or lengths == {0}:
-                raise IntegrityError(f"The device's samples of '{label}' are not whole: {sorted(lengths)} values. {_ADVICE}")
-    except (KeyError, TypeError, ValueError) as reason:
-        raise IntegrityError(f"The device's report lacks samples: {type(reason).__name__}: {reason}. {_ADVICE}") from reason
-    return Timing(preemption_counts=counts), arrays
 
 
 def _rows(report: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

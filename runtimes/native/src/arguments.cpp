@@ -39,6 +39,9 @@ What to measure
   --load-again            load twice: the second time, after three inferences, is the model's own, without the library's
   --rounds N              time all models in alternating blocks, at least N of each; goes on for --seconds, or until every
                           median is known to 1 %
+  --loads N               load the models up to N times anew in between [default: 1]
+  --sustained-minutes M   run without a pause, and say every --window-seconds what it is like [default: 10]
+  --cold                  have the system forget the model's file before it is loaded
   --block-ms MS           how long a block lasts [default: 20]
   --audit-overhead PAIRS  time blocks of inferences with and without sampling, in turn
 
@@ -112,6 +115,15 @@ Setters settings_with_values(Arguments* found) {
         {"--rounds", [found](const auto& word) { found->rounds.fewest = whole_number("--rounds", word, 1, kMany); }},
         {"--block-ms",
          [found](const auto& word) { found->rounds.block_seconds = positive_number("--block-ms", word, "milliseconds") / 1e3; }},
+        {"--loads", [found](const auto& word) { found->rounds.loads = whole_number("--loads", word, 1, 1000); }},
+        {"--sustained-minutes",
+         [found](const auto& word) {
+             found->sustained.seconds = 60 * positive_number("--sustained-minutes", word, "minutes");
+         }},
+        {"--window-seconds",
+         [found](const auto& word) {
+             found->sustained.window_seconds = positive_number("--window-seconds", word, "seconds");
+         }},
         {"--system", [found](const auto& word) { found->system = word; }},
         {"--audit-overhead",
          [found](const auto& word) { found->audit_pairs = whole_number("--audit-overhead", word, 1, 10000); }},
@@ -121,6 +133,7 @@ Setters settings_with_values(Arguments* found) {
 Setters settings_without_values(Arguments* found) {
     return {
         {"--stacked", [found](const auto&) { found->is_stacked = true; }},
+        {"--cold", [found](const auto&) { found->is_cold = true; }},
         {"--load-again", [found](const auto&) { found->loads_again = true; }},
         {"--describe", [found](const auto&) { found->only_describe = true; }},
         {"--serve", [found](const auto&) { found->serves = true; }},

@@ -7,6 +7,7 @@
 #include "model.h"
 #include "rounds.h"
 #include "samples.h"
+#include "sustained.h"
 #include "timing.h"
 
 namespace runner {
@@ -29,7 +30,9 @@ struct Arguments {
     std::int64_t audit_pairs = 0;
     std::string system = "/sys";
     std::int64_t memory_limit_bytes = 0;  // 0: none
+    SustainedPlan sustained;
     bool loads_again = false;
+    bool is_cold = false;
     bool is_stacked = false;
     bool only_describe = false;
     bool serves = false;

@@ -1,13 +1,16 @@
 #include "files.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 namespace runner {
 
@@ -89,6 +92,22 @@ void write_file(const std::string& path, const std::string& bytes) {
     FileWriter file(path);
     file.add(bytes.data(), bytes.size());
     file.finish();
+}
+
+double drop_from_cache(const std::string& path) {
+    const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat facts {};
+    if (file.number() < 0 || fstat(file.number(), &facts) != 0 || facts.st_size == 0) return -1;
+    fsync(file.number());  // pages that are not on the disk yet cannot be dropped
+    posix_fadvise(file.number(), 0, 0, POSIX_FADV_DONTNEED);
+    const auto size = static_cast<std::size_t>(facts.st_size), page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    void* mapped = mmap(nullptr, size, PROT_READ, MAP_SHARED, file.number(), 0);
+    if (mapped == MAP_FAILED) return -1;
+    std::vector<unsigned char> states((size + page - 1) / page);
+    const bool is_told = mincore(mapped, size, states.data()) == 0;
+    munmap(mapped, size);
+    const auto held = std::count_if(states.begin(), states.end(), [](unsigned char state) { return (state & 1) != 0; });
+    return is_told ? static_cast<double>(held) / static_cast<double>(states.size()) : -1;
 }
 
 bool is_file(const std::string& path) {

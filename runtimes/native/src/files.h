@@ -61,6 +61,9 @@ std::string read_special_file(const std::string& path);
 
 void write_file(const std::string& path, const std::string& bytes);
 
+// Asks the system to forget a file's pages; the share of them that is still in memory, or -1 where it does not tell.
+double drop_from_cache(const std::string& path);
+
 bool is_file(const std::string& path);
 void make_folder(const std::string& path);  // fails but where it is there already
 std::string folder_of(const std::string& path);

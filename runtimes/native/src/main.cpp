@@ -84,23 +84,60 @@ void load_again(const Arguments& arguments, const Samples& samples, Loaded* load
     report->reload->load_cpu_ns = loaded->load_cpu_ns;
 }
 
-// The first model and those beside it, each on the first sample of its own inputs.
-void time_in_turn(const Arguments& arguments, const Samples& samples, Model& model, Report* report) {
-    std::vector<std::unique_ptr<Model>> others;
-    std::vector<Model*> models{&model};
-    model.set_inputs(samples.read(0));
-    model.invoke();
-    for (const auto& other : arguments.beside) {
-        Loaded loaded = load(other.path, arguments.options);
-        report->beside.push_back({other.path, loaded.sha256, loaded.load_ns});
-        loaded.model->set_inputs(Samples(other.inputs, *loaded.model, arguments.is_stacked).read(0));
-        loaded.model->invoke();
-        models.push_back(loaded.model.get());
-        others.push_back(std::move(loaded.model));
+// All models, each on the first sample of its own inputs; loaded anew at each call.
+class Turns {
+public:
+    Turns(const Arguments& arguments, Report* report) : arguments_(arguments), report_(report) {}
+
+    std::vector<Model*> open(bool is_reversed) {
+        models_.clear();
+        models_.resize(1 + arguments_.beside.size());
+        for (std::size_t place = 0; place < models_.size(); ++place)
+            load_one(is_reversed ? models_.size() - 1 - place : place);
+        std::vector<Model*> found;
+        for (const auto& model : models_) found.push_back(model.get());
+        return found;
     }
-    RoundsPlan plan = arguments.rounds;
-    plan.seconds = arguments.plan.seconds;
-    report->rounds = time_rounds(models, plan);
+
+    std::unique_ptr<Model> take_first() { return std::move(models_.front()); }
+
+private:
+    void load_one(std::size_t index) {
+        const std::string& path = index == 0 ? arguments_.model : arguments_.beside[index - 1].path;
+        Loaded loaded = load(path, arguments_.options);
+        const Given& given = index == 0 ? arguments_.inputs : arguments_.beside[index - 1].inputs;
+        loaded.model->set_inputs(Samples(given, *loaded.model, arguments_.is_stacked).read(0));
+        loaded.model->invoke();
+        if (index > 0 && report_->beside.size() < index) report_->beside.push_back({path, loaded.sha256});
+        models_[index] = std::move(loaded.model);
+    }
+
+    const Arguments& arguments_;
+    Report* report_;
+    std::vector<std::unique_ptr<Model>> models_;
+};
+
+// What is to be timed: models in turn, one for long, or one for a while.
+void measure(const Arguments& arguments, Loaded* loaded, Report* report) {
+    const auto& system = arguments.system;
+    const std::int64_t cpu = cpu_ns(), start = wall_ns();
+    report->before = read_conditions(system);
+    if (arguments.rounds.fewest > 0) {
+        RoundsPlan plan = arguments.rounds;
+        plan.seconds = arguments.plan.seconds;
+        loaded->model.reset();  // there is never more than one copy of a model
+        Turns turns(arguments, report);
+        report->rounds = time_rounds([&](bool is_reversed) { return turns.open(is_reversed); },
+                                     [&] { return read_clock_khz(system); }, plan);
+        loaded->model = turns.take_first();
+    } else if (arguments.sustained.seconds > 0) {
+        report->sustained = run_sustained(*loaded->model, [&] { return read_conditions(system); }, arguments.sustained);
+    } else {
+        report->timing = time_inferences(*loaded->model, arguments.plan);
+    }
+    report->after = read_conditions(system);
+    report->timed_wall_ns = wall_ns() - start;
+    report->timed_cpu_ns = cpu_ns() - cpu;
 }
 
 void run(const Arguments& arguments, Loaded* loaded, Report* report) {
@@ -108,17 +145,11 @@ void run(const Arguments& arguments, Loaded* loaded, Report* report) {
         const Samples first(arguments.inputs, *loaded->model, arguments.is_stacked);
         load_again(arguments, first, loaded, report);
     }
-    Model& model = *loaded->model;
-    const Samples samples(arguments.inputs, model, arguments.is_stacked);
-    run_samples(arguments, samples, model, report);
-    const bool is_timed = arguments.plan.is_wanted() || arguments.rounds.fewest > 0;
-    if (is_timed) report->before = read_conditions(arguments.system);
-    if (arguments.rounds.fewest > 0)
-        time_in_turn(arguments, samples, model, report);
-    else if (is_timed)
-        report->timing = time_inferences(model, arguments.plan);
-    if (is_timed) report->after = read_conditions(arguments.system);
-    if (arguments.audit_pairs > 0) report->audit = audit_overhead(model, arguments.audit_pairs);
+    const Samples samples(arguments.inputs, *loaded->model, arguments.is_stacked);
+    run_samples(arguments, samples, *loaded->model, report);
+    if (arguments.plan.is_wanted() || arguments.rounds.fewest > 0 || arguments.sustained.seconds > 0)
+        measure(arguments, loaded, report);
+    if (arguments.audit_pairs > 0) report->audit = audit_overhead(*loaded->model, arguments.audit_pairs);
 }
 
 // Standard output for the report alone: what libraries print goes to the error stream.
@@ -149,6 +180,7 @@ int start(int count, const char* const* words) {
     if (!arguments.affinity.empty()) set_affinity(parse_cpu_list(arguments.affinity));  // before any library starts threads
     if (arguments.memory_limit_bytes > 0) limit_memory(arguments.memory_limit_bytes);
     Report report;
+    if (arguments.is_cold) report.cached_share = drop_from_cache(arguments.model);
     report.memory_before_load_bytes = peak_memory_bytes();
     Loaded loaded = load(arguments.model, arguments.options);
     report.model_sha256 = loaded.sha256;

@@ -1,11 +1,14 @@
 #include "process.h"
 
+#include <dirent.h>
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -59,6 +62,24 @@ Switches context_switches() {
     return {usage.ru_nivcsw, usage.ru_nvcsw};
 }
 
+std::int64_t waited_ns() {
+    DIR* tasks = opendir("/proc/self/task");
+    if (tasks == nullptr) return -1;
+    std::int64_t total = 0;
+    while (const dirent* task = readdir(tasks)) {
+        if (task->d_name[0] == '.') continue;
+        long long ran = 0, waited = 0;
+        try {
+            const std::string words = read_special_file(std::string("/proc/self/task/") + task->d_name + "/schedstat");
+            total = std::sscanf(words.c_str(), "%lld %lld", &ran, &waited) == 2 && total >= 0 ? total + waited : -1;
+        } catch (const Failure&) {
+            total = -1;
+        }
+    }
+    closedir(tasks);
+    return total;
+}
+
 std::vector<int> parse_cpu_list(const std::string& words) {
     std::vector<int> cpus;
     for (std::size_t start = 0; start <= words.size();) {
@@ -91,6 +112,8 @@ std::vector<std::int64_t> affinity() {
             if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
     return cpus;
 }
+
+std::int64_t processor_count() { return std::max<std::int64_t>(sysconf(_SC_NPROCESSORS_ONLN), 1); }
 
 std::string machine() {
     utsname names{};

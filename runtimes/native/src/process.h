@@ -19,10 +19,15 @@ struct Switches {
 };
 Switches context_switches();
 
+// How long the threads of this process have been ready to run and did not (schedstat, second field); -1: the system does not say.
+std::int64_t waited_ns();
+
 // "0,2-3" -> {0, 2, 3}
 std::vector<int> parse_cpu_list(const std::string& words);
 void set_affinity(const std::vector<int>& cpus);
 std::vector<std::int64_t> affinity();
+
+std::int64_t processor_count();  // of the system
 
 std::string machine();  // "Linux 6.1.0 aarch64"
 

@@ -60,27 +60,41 @@ void write_audit(const Audit& audit, Json* json) {
 }
 
 void write_series(const Series& series, const std::string& path, const std::string& digest, Json* json) {
-    json->object().text("path", path).text("sha256", digest).number("inferences_in_block", series.inferences_in_block);
-    json->number("preemptions", series.preemptions).numbers("wall_ns", series.wall_ns).numbers("cpu_ns", series.cpu_ns);
-    json->numbers("round", series.round).end();
+    json->object().text("path", path).text("sha256", digest).number("preemptions", series.preemptions);
+    json->numbers("lengths", series.lengths).numbers("waited_ns", series.waited_ns);
+    json->numbers("wall_ns", series.wall_ns).numbers("cpu_ns", series.cpu_ns).end();
 }
 
 void write_rounds(const Arguments& arguments, const Report& report, Json* json) {
     const Rounds& rounds = *report.rounds;
-    json->object("rounds").text("clock", "CLOCK_MONOTONIC").number("made", rounds.made);
-    json->number("block_ms", arguments.rounds.block_seconds * 1e3).flag("is_precise", rounds.is_precise).array("models");
+    json->object("rounds").text("clock", "CLOCK_MONOTONIC").number("block_ms", arguments.rounds.block_seconds * 1e3);
+    json->flag("is_precise", rounds.is_precise).numbers("loads", rounds.loads).numbers("clocks_khz", rounds.clocks_khz);
+    json->array("models");
     write_series(rounds.series[0], arguments.model, report.model_sha256, json);
     for (std::size_t index = 0; index < report.beside.size(); ++index)
         write_series(rounds.series[index + 1], report.beside[index].path, report.beside[index].sha256, json);
     json->end().end();
 }
 
-void write_conditions(const char* key, const Conditions& conditions, Json* json) {
-    json->object(key).array("temperatures");
+void write_conditions(const Conditions& conditions, Json* json) {
+    json->array("temperatures");
     for (const auto& one : conditions.temperatures) json->object().text("zone", one.zone).number("celsius", one.celsius).end();
     json->end().array("clocks");
     for (const auto& one : conditions.clocks)
         json->object().text("processors", one.policy).text("governor", one.governor).number("mhz", one.mhz).end();
+    json->end().number("busy_s", conditions.busy_s).number("steal_s", conditions.steal_s);
+    json->number("pressure_s", conditions.pressure_s);
+}
+
+void write_sustained(const Sustained& sustained, Json* json) {
+    json->object("sustained").number("inferences", sustained.inferences).array("windows");
+    for (const auto& window : sustained.windows) {
+        json->object().number("start_ns", window.start_ns).number("wall_ns", window.wall_ns);
+        json->number("inferences", window.inferences).number("p50_ns", window.p50_ns).number("p90_ns", window.p90_ns);
+        json->number("cpu_ns", window.cpu_ns).number("waited_ns", window.waited_ns);
+        write_conditions(window.conditions, json);
+        json->end();
+    }
     json->end().end();
 }
 
@@ -126,6 +140,7 @@ std::string document(const Arguments& arguments, const Model& model, const Repor
     write_edges(model, report, &json);
     json.number("load_ns", report.load_ns).number("load_cpu_ns", report.load_cpu_ns);
     if (report.reload) json.number("reload_ns", report.reload->load_ns).number("reload_cpu_ns", report.reload->load_cpu_ns);
+    if (report.cached_share) json.number("cached_share", *report.cached_share);
     if (report.first_inference_ns) {
         json.number("first_inference_ns", *report.first_inference_ns);
         json.number("sample_count", static_cast<std::int64_t>(report.sample_count));
@@ -134,11 +149,13 @@ std::string document(const Arguments& arguments, const Model& model, const Repor
     if (report.timing) write_timing(*report.timing, &json);
     if (report.audit) write_audit(*report.audit, &json);
     if (report.rounds) write_rounds(arguments, report, &json);
+    if (report.sustained) write_sustained(*report.sustained, &json);
     if (report.before && report.after) {
-        json.object("conditions");
-        write_conditions("before", *report.before, &json);
-        write_conditions("after", *report.after, &json);
-        json.end();
+        json.object("conditions").number("processors", processor_count());
+        json.number("wall_ns", report.timed_wall_ns).number("cpu_ns", report.timed_cpu_ns);
+        write_conditions(*report.before, &json.object("before"));
+        write_conditions(*report.after, &json.end().object("after"));
+        json.end().end();
     }
     write_memory(report, &json);
     return json.end().str();

@@ -11,6 +11,7 @@
 #include "model.h"
 #include "rounds.h"
 #include "samples.h"
+#include "sustained.h"
 #include "timing.h"
 
 namespace runner {
@@ -19,7 +20,6 @@ namespace runner {
 struct OtherFacts {
     std::string path;
     std::string sha256;
-    std::int64_t load_ns;
 };
 
 // The second load in one process, and the memory that the first one and three inferences needed at most.
@@ -45,7 +45,10 @@ struct Report {
     std::optional<Audit> audit;
     std::vector<OtherFacts> beside;
     std::optional<Rounds> rounds;
+    std::optional<Sustained> sustained;
+    std::optional<double> cached_share;  // of the model's file when it was loaded, cold
     std::optional<Conditions> before, after;  // the timing
+    std::int64_t timed_wall_ns = 0, timed_cpu_ns = 0;
 };
 
 void write_timing(const Timing& timing, Json* json);

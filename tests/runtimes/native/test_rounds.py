@@ -40,13 +40,12 @@ def test_models_are_timed_in_alternating_blocks(runner: Path, tflite_net: Net, t
     words = ["--rounds", "6", "--block-ms", "0.5", "--beside", str(tflite_mix[0]), *words_of(tflite_mix, tmp_path)]
     found = report_of(runner, *start(tflite_net, tmp_path), *words)
     rounds = found["rounds"]
-    assert rounds["made"] == 6
+    assert rounds["loads"] == [0] * 6
     assert [model["path"] for model in rounds["models"]] == [str(tflite_net[0]), str(tflite_mix[0])]
     assert rounds["models"][0]["sha256"] == found["model"]["sha256"] != rounds["models"][1]["sha256"]
     for model in rounds["models"]:
-        length = model["inferences_in_block"]
-        assert model["round"] == [number for number in range(6) for _ in range(length)]
-        assert len(model["wall_ns"]) == len(model["cpu_ns"]) == 6 * length
+        assert len(model["lengths"]) == len(model["waited_ns"]) == len(rounds["clocks_khz"]) == 6
+        assert len(model["wall_ns"]) == len(model["cpu_ns"]) == sum(model["lengths"])
         assert min(model["wall_ns"]) > 0
         assert min(model["cpu_ns"]) > 0  # read around every sample
         assert model["preemptions"] >= 0
@@ -74,9 +73,49 @@ def test_a_model_beside_answers_its_own_inputs(runner: Path, tmp_path: Path) -> 
 def test_rounds_end_with_the_time_or_with_precision(runner: Path, tflite_net: Net, tmp_path: Path) -> None:
     words = [*start(tflite_net, tmp_path), "--rounds", "2", "--block-ms", "1"]
     rounds = report_of(runner, *words, "--seconds", "0.3")["rounds"]
-    assert rounds["made"] > 2
+    assert len(rounds["loads"]) > 2
     assert rounds["is_precise"] or sum(rounds["models"][0]["wall_ns"]) < 1e9
-    assert report_of(runner, *words)["rounds"]["made"] == 2
+    assert len(report_of(runner, *words)["rounds"]["loads"]) == 2
+
+
+def test_models_are_loaded_anew_where_the_time_allows_it(runner: Path, tflite_net: Net, tflite_mix: Net, tmp_path: Path) -> None:
+    beside = ["--beside", str(tflite_mix[0]), *words_of(tflite_mix, tmp_path)]
+    words = [*start(tflite_net, tmp_path), *beside, "--rounds", "12", "--block-ms", "0.2", "--loads", "4"]
+    found = report_of(runner, *words, "--seconds", "0.2")
+    loads = found["rounds"]["loads"]
+    assert loads == sorted(loads)
+    assert set(loads) == {0, 1, 2, 3}
+    assert len(loads) >= 12
+    assert found["model"]["sha256"] == found["rounds"]["models"][0]["sha256"]
+    assert set(report_of(runner, *words, "--seconds", "1e-6")["rounds"]["loads"]) == {0}  # no time for loading
+    waits = [wait for model in found["rounds"]["models"] for wait in model["waited_ns"]]
+    assert min(waits) >= 0  # Linux tells
+
+
+def test_a_sustained_run_says_what_each_window_was_like(runner: Path, tflite_net: Net, tmp_path: Path) -> None:
+    words = ["--sustained-minutes", "0.01", "--window-seconds", "0.2"]
+    found = report_of(runner, *start(tflite_net, tmp_path), *words)["sustained"]
+    windows = found["windows"]
+    assert len(windows) >= 2
+    assert windows[0]["start_ns"] < 1e7
+    assert sum(window["inferences"] for window in windows) <= found["inferences"]
+    for window in windows:
+        assert window["wall_ns"] >= 0.2e9
+        assert 0 < window["p50_ns"] <= window["p90_ns"]
+        assert window["busy_s"] > 0
+
+
+def test_a_cold_load_says_how_much_of_the_file_was_in_memory(runner: Path, tflite_net: Net, tmp_path: Path) -> None:
+    found = report_of(runner, *start(tflite_net, tmp_path), "--cold")
+    assert -1 <= found["cached_share"] <= 1  # a file system in memory keeps it all
+    assert "cached_share" not in report_of(runner, *start(tflite_net, tmp_path))
+
+
+def test_memory_beyond_the_limit_is_refused(runner: Path, tflite_net: Net, tmp_path: Path) -> None:
+    words = [str(runner), *start(tflite_net, tmp_path), "--memory-limit", "200000"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert "--memory-limit" not in done.stderr  # it could be set
 
 
 @pytest.mark.parametrize("name", ["onnx_net", "tflite_net"])
@@ -110,9 +149,15 @@ def test_temperatures_and_clocks_are_told(runner: Path, tflite_net: Net, tmp_pat
         "temperatures": [{"zone": "cpu-thermal", "celsius": 51.234}, {"zone": "gpu-thermal", "celsius": 39}],
         "clocks": [{"processors": "0 1 2 3", "governor": "schedutil", "mhz": 1500}],
     }
-    assert report_of(runner, *words, str(tmp_path / "sys"))["conditions"] == {"before": expected, "after": expected}
-    nothing = {"temperatures": [], "clocks": []}
-    assert report_of(runner, *words, str(tmp_path / "absent"))["conditions"] == {"before": nothing, "after": nothing}
+    nothing: dict[str, Any] = {"temperatures": [], "clocks": []}
+    for folder, told in (("sys", expected), ("absent", nothing)):
+        found = report_of(runner, *words, str(tmp_path / folder))["conditions"]
+        assert found["processors"] >= 1
+        assert 0 <= found["cpu_ns"]
+        assert found["wall_ns"] > 0
+        for moment in ("before", "after"):
+            assert {key: found[moment][key] for key in told} == told
+        assert 0 < found["before"]["busy_s"] <= found["after"]["busy_s"]
 
 
 def test_a_large_set_passes_through_little_memory(runner: Path, tflite_net: Net, tmp_path: Path) -> None:
