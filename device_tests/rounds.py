@@ -164,23 +164,24 @@ def sample_loads(
 
     Args:
         opened: Loads the models, in the other order where it is called with True: label -> a call that makes one inference.
-        budget_s: Wall time for samples, all loads together; loading takes at most a quarter of that more, or happens once.
+        budget_s: Wall time for samples, all loads together; loading anew takes at most a quarter of that more.
         fewest_rounds: Rounds made in any case, all loads together.
         load_count: How often models are loaded at most.
         block_s: How long one block should last.
         goal: When enough is known; None: all medians to ±1 %.
     """
-    rounds, number = _Rounds(goal or Goal()), 0
-    count = max(min(load_count, fewest_rounds), 1)
-    while number < count:
+    rounds, count = _Rounds(goal or Goal()), max(min(load_count, fewest_rounds), 1)
+    if count > 1:
+        with opened(False):
+            pass  # brings the runtime's libraries, which later loads find there
         start = time.perf_counter()
+        with opened(True):
+            loading_s = max(time.perf_counter() - start, 1e-9)
+        count = max(min(count, 1 + int(_LOADING_SHARE * budget_s / loading_s)), 1)
+    for number in range(count):
         with opened(number % 2 == 1) as models, _without_collections():
-            if number == 0:
-                loading_s = max(time.perf_counter() - start, 1e-9)
-                count = max(min(count, 1 + int(_LOADING_SHARE * budget_s / loading_s)), 1)
             rounds.begin_load(_takers(models, block_s))
             rounds.take(budget_s=budget_s / count, fewest=math.ceil(fewest_rounds / count), load_count=count)
-        number += 1
     return rounds.series()
 
 

@@ -42,6 +42,8 @@ def judge(times: SustainedTimes, plan: SustainedPlan, *, threads: int, evidence:
     rose = drift is not None and _rose(drift)
     clock, heat = _change(times.windows, "clock_mhz"), _change(times.windows, "temperature_c")
     signs = list(_signs(drift, clock, heat))
+    if (busy := _waiting(times.windows)) > _DISTURBED_SHARE:
+        signs.append(f"other work had the processor for {busy:.0%} of the time: run it again on a quiet device")
     throttled = rose and (_fell(clock) or _is_hot(heat))
     run = SustainedRun(
         minutes=plan.minutes,
@@ -165,6 +167,12 @@ def _change(windows: Sequence[Window], field: str) -> tuple[float, float] | None
     return float(np.median(found[:first])), float(np.median(found[last:]))
 
 
+def _waiting(windows: Sequence[Window]) -> float:
+    """Share of the time in which other work had the processor."""
+    known = [window.waiting_share for window in windows if window.waiting_share is not None]
+    return sum(known) / len(known) if known else 0.0
+
+
 def _fell(clock: tuple[float, float] | None) -> bool:
     return clock is not None and clock[1] < _CLOCK_FALL * clock[0]
 
@@ -196,24 +204,29 @@ def _signs(drift: Drift | None, clock: tuple[float, float] | None, heat: tuple[f
 
 def _advice(run: SustainedRun) -> str:
     parts = []
-    if run.is_throttled or run.is_throttled is None:
-        begin, first = run.windows[0], _first_slow(run.windows)
-        words = f"Plan with the latency of the last quarter; the first {first / 60:.1f} minutes are faster" if first else ""
-        parts.append(words or "Plan with the latency of the last quarter")
-        goal = f" to {begin.temperature_c:.0f} °C" if begin.temperature_c is not None else " for as long as it ran"
+    if run.is_throttled:
+        first_s = _first_slow(run)
+        early = f"; only the first {first_s / 60:.1f} minutes are faster" if first_s else ""
+        parts.append(f"Plan with the latency of the last quarter{early}")
+        start = run.windows[0].temperature_c
+        goal = " for as long as it ran" if start is None else f" to {start:.0f} °C"
         parts.append(f"let the device cool{goal} before anything else is timed on it")
+    elif run.is_throttled is None:
+        parts.append("Latency rose, and nothing here says why: let the device cool for as long as it ran, and run it again")
     if set(run.governor.split(", ")) & _CHANGING_GOVERNORS:
         parts.append(f"the governor '{run.governor}' changes the clock with the load: 'performance' makes short runs comparable")
     return "; ".join(parts) + "." if parts else ""
 
 
-def _first_slow(windows: Sequence[Window]) -> float:
+def _first_slow(run: SustainedRun) -> float:
     """When latency first rose by what counts as a rise, seconds; 0 where it never did."""
     import numpy as np
 
-    first, _ = _ends(len(windows)) if len(windows) >= _FEWEST_WINDOWS else (1, 1)
-    begin = float(np.median([window.p50_ms for window in windows[:first]]))
-    return next((window.start_s for window in windows if window.p50_ms > _RISE * begin), 0.0)
+    first, _ = _ends(len(run.windows)) if len(run.windows) >= _FEWEST_WINDOWS else (1, 1)
+    by_cpu = run.drift is not None and run.drift.clock == "cpu"
+    times = [window.cpu_ms if by_cpu else window.p50_ms for window in run.windows]
+    begin = float(np.median(times[:first]))
+    return next((one.start_s for one, ms in zip(run.windows, times, strict=True) if ms > _RISE * begin), 0.0)
 
 
 def _measurements(times: SustainedTimes, evidence: Evidence) -> Sequence[Measurement]:

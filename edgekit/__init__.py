@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact, ExportOptions
     from edgekit.core.compressed import Compressed
     from edgekit.core.contract import QuantizationContract
+    from edgekit.core.device_bench import RunBench
     from edgekit.core.errors import EdgekitError
     from edgekit.core.file_bench import FileBench
     from edgekit.core.history import history
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from edgekit.intake import load_model, task_from_file
     from edgekit.pareto import sweep
     from edgekit.pipeline import check_calibration, check_exactness, compress, export, sensitivity, validate
+    from edgekit.run_bench import bench_run
 
 __version__ = "0.1.0"
 
@@ -81,6 +83,7 @@ _HOMES = {
     "Quantize": "core.recipe",
     "RKD": "compression.distill.relations",
     "Recipe": "core.recipe",
+    "RunBench": "core.device_bench",
     "SourceOptions": "core.source",
     "Sparsify": "core.recipe",
     "SweepReport": "report.sweep",  # with its notebook renderer
@@ -90,6 +93,7 @@ _HOMES = {
     "agreement": "core.metric",
     "audit": "device_tests.audit",
     "bench": "file_bench",
+    "bench_run": "run_bench",
     "bisect": "bisection",
     "check_calibration": "pipeline",
     "check_exactness": "pipeline",
@@ -139,6 +143,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "Quantize",
     "RKD",
     "Recipe",
+    "RunBench",
     "SourceOptions",
     "Sparsify",
     "SweepReport",
@@ -149,6 +154,7 @@ __all__ = [  # noqa: RUF022  plain order, as dir() gives it
     "agreement",
     "audit",
     "bench",
+    "bench_run",
     "bisect",
     "check_calibration",
     "check_exactness",

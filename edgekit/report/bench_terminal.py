@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["render_terminal"]
 
-_START_COLUMNS = ("artifact", "latency, median", "CPU time", "times float", "cold load", "warm load", "first inference", "memory",
-                  "evidence")  # fmt: skip
-_SCENARIO_COLUMNS = ("artifact", "scenario", "latency", "95 % interval", "samples/s", "times float", "queries", "ended by")
-_SUSTAINED_COLUMNS = ("artifact", "minutes", "first window", "last quarter", "drift", "hottest", "clock", "throttled", "energy")
+_TIME_COLUMNS = ("artifact", "latency", "interval", "CPU time", "evidence")
+_START_COLUMNS = ("artifact", "cold load", "warm load", "first inference", "memory")
+_SCENARIO_COLUMNS = ("artifact", "scenario", "latency", "to", "samples/s", "times float")
+_SUSTAINED_COLUMNS = ("artifact", "at first", "at last", "drift", "hottest", "clock", "throttled", "energy")
 _AUDIT_COLUMNS = ("artifact", "check", "outcome")
-_LEFT = ("artifact", "evidence", "scenario", "ended by", "check", "outcome", "throttled")
+_LEFT = ("artifact", "evidence", "scenario", "check", "outcome", "throttled")
+_FOLD = ("artifact", "scenario")
 _STYLES = {"passed": "green", "failed": "bold red", "undecided": "bold yellow"}
 _ESTIMATE = {"latency", "arena", "peak_memory", "energy"}
 
@@ -40,6 +41,7 @@ def _render_device(device: BenchedDevice, console: Console) -> None:
     console.print(text(f"{device.profile.title}: {processor}", style="bold"), soft_wrap=True)
     ran = [artifact for artifact in device.artifacts if not artifact.failure]
     parts = (
+        (_TIME_COLUMNS, [_time_row(artifact) for artifact in ran if artifact.find("latency")]),
         (_START_COLUMNS, [_start_row(artifact) for artifact in ran if artifact.measurements]),
         (_SCENARIO_COLUMNS, [_scenario_row(one.label, result) for one in ran for result in one.scenarios]),
         (_SUSTAINED_COLUMNS, [_sustained_row(artifact) for artifact in ran if artifact.sustained]),
@@ -48,7 +50,7 @@ def _render_device(device: BenchedDevice, console: Console) -> None:
         if not rows:
             continue
         kept = [at for at in range(len(columns)) if any(row[at] != quantities.NOTHING for row in rows)]
-        table = plain_table(*(columns[at] for at in kept), left=_LEFT)
+        table = plain_table(*(columns[at] for at in kept), left=_LEFT, fold=_FOLD)
         for row in rows:
             table.add_row(*(text(row[at]) for at in kept))
         console.print()
@@ -78,27 +80,28 @@ def _render_audit(ran: list[BenchedArtifact], console: Console) -> None:
             console.print(text(f"{label}: {check.sentence}", style="yellow"), soft_wrap=True)
 
 
-def _start_row(artifact: BenchedArtifact) -> tuple[str, ...]:
+def _time_row(artifact: BenchedArtifact) -> tuple[str, ...]:
+    latency = artifact.find("latency")
+    interval = latency.interval or (latency.distribution.p50_interval if latency.distribution else None) if latency else None
     return (
-        artifact.label, _time(artifact, "latency"), _time(artifact, "cpu_time"), ratio(artifact.find("slowdown_ratio")),
-        _time(artifact, "cold_load_time"), _time(artifact, "warm_load_time"), _time(artifact, "first_inference"),
-        _memory(artifact), str(artifact.evidence),
+        artifact.label, _time(artifact, "latency"), _interval(interval), _time(artifact, "cpu_time"), str(artifact.evidence),
     )  # fmt: skip
 
 
+def _start_row(artifact: BenchedArtifact) -> tuple[str, ...]:
+    times = (_time(artifact, name) for name in ("cold_load_time", "warm_load_time", "first_inference"))
+    return (artifact.label, *times, _memory(artifact))
+
+
 def _scenario_row(label: str, found: ScenarioResult) -> tuple[str, ...]:
-    interval = found.latency.interval
+    half = found.relative_half_width
     return (
         label,
-        found.scenario + (f", {found.query_size} samples" if found.query_size > 1 else ""),
-        f"p{found.percentile} {quantities.milliseconds(found.latency.value)}",
-        quantities.NOTHING
-        if interval is None
-        else f"{quantities.significant(interval[0])} to {quantities.milliseconds(interval[1])}",
+        f"{found.scenario}{f' of {found.query_size}' if found.scenario == 'multi-stream' else ''}, p{found.percentile}",
+        quantities.milliseconds(found.latency.value),
+        quantities.NOTHING if half is None else f"±{100 * half:.1f} %",
         quantities.significant(found.throughput.value),
-        ratio(found.slowdown),
-        f"{found.query_count:,}",
-        found.ended_by,
+        _ratio(found.slowdown),
     )
 
 
@@ -111,10 +114,9 @@ def _sustained_row(artifact: BenchedArtifact) -> tuple[str, ...]:
     energy = next((one for one in run.measurements if one.name == "energy"), None)
     return (
         artifact.label,
-        f"{run.minutes:g}",
         quantities.milliseconds(run.windows[0].p50_ms),
         quantities.milliseconds(late.value if late else None),
-        quantities.NOTHING if drift is None else f"{drift.ratio:.3f} ({drift.interval[0]:.3f} to {drift.interval[1]:.3f})",
+        quantities.NOTHING if drift is None else f"{drift.ratio:.2f} ({drift.interval[0]:.2f} to {drift.interval[1]:.2f})",
         quantities.NOTHING if run.hottest_c is None else f"{run.hottest_c:.0f} °C",
         f"{min(clocks):.0f} to {max(clocks):.0f} MHz" if clocks else quantities.NOTHING,
         {True: "yes", False: "no", None: "cannot tell"}[run.is_throttled],
@@ -134,10 +136,12 @@ def _sentences(device: BenchedDevice) -> Iterator[tuple[str, str]]:
             yield f"{artifact.label}: {artifact.interference.sentence}.", "yellow" if artifact.interference.is_flagged else "dim"
         yield from ((f"{artifact.label}: {measured.name} {measured.note}.", "dim") for measured in _worth_a_note(artifact))
         if artifact.sustained is not None:
-            yield f"{artifact.label}: {'; '.join(artifact.sustained.signs)}.", "dim"
+            yield f"{artifact.label}, {artifact.sustained.minutes:g} min: {'; '.join(artifact.sustained.signs)}.", "dim"
             if artifact.sustained.advice:
                 yield artifact.sustained.advice, "yellow"
     yield from ((f"{label}: not for this device, {why}", "dim") for label, why in device.skipped.items())
+    if any(result.ended_by == "time" for artifact in device.artifacts for result in artifact.scenarios):
+        yield "The time was up before every percentile was known to ±2 %; --seconds gives more.", "dim"
     if any(artifact.evidence is Evidence.REFERENCE for artifact in device.artifacts):
         yield "reference: edgekit executes the format's semantics; no device's latency.", "dim"
 
@@ -160,9 +164,12 @@ def _memory(artifact: BenchedArtifact) -> str:
     return quantities.size(None if found is None else found.value)
 
 
-def ratio(found: Measurement | None) -> str:
-    """A ratio with its interval."""
+def _interval(found: tuple[float, float] | None) -> str:
+    return quantities.NOTHING if found is None else f"{quantities.significant(found[0])} to {quantities.significant(found[1])}"
+
+
+def _ratio(found: Measurement | None) -> str:
     if found is None:
         return quantities.NOTHING
     low, high = found.interval or (found.value, found.value)
-    return f"{found.value:.3f} ({low:.3f} to {high:.3f})"
+    return f"{found.value:.2f} ({low:.2f} to {high:.2f})"
