@@ -43,36 +43,42 @@ digest() {
 
 boot() { cat /proc/sys/kernel/random/boot_id 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null || echo unknown; }
 
-# A new session for a command: macOS has no setsid, minimal systems have nothing else.
+# Become a command in a session of its own: macOS has no setsid, minimal systems have nothing else. For the background only.
 detach() {
-    if has setsid; then setsid "$@"
-    elif has perl; then perl -e 'use POSIX (); POSIX::setsid() > 0 or die; exec @ARGV' "$@"
-    else python3 -c 'import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])' "$@"; fi
+    if has setsid; then exec setsid "$@"
+    elif has perl; then exec perl -e 'use POSIX (); POSIX::setsid() > 0 or die; exec @ARGV' "$@"
+    else exec python3 -c 'import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])' "$@"; fi
 }
 
-# Whether process $1 is there and works for job $2; a number may belong to somebody else by now.
+# What process $1 was started as; nothing where there is none, or only what is left of one that ended.
+called() {
+    if [ -d /proc/self ]; then tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null
+    else ps -o command= -p "$1" 2>/dev/null; fi
+}
+
+# Whether process $1 works for job $2; a number may belong to somebody else by now.
 serves() {
-    [ -n "$1" ] && kill -0 "$1" 2>/dev/null || return 1
-    if [ -r "/proc/$1/cmdline" ]; then words=$(tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null)
-    else words=$(ps -o command= -p "$1" 2>/dev/null); fi
-    case $words in *" $2 "* | *" $2") return 0 ;; *) return 1 ;; esac
+    [ -n "$1" ] || return 1
+    case $(called "$1") in *" $2 "* | *" $2") return 0 ;; *) return 1 ;; esac
 }
 
-# Kill a job's whole process group, by the number in file $1, and wait until it is gone.
+# Kill a job's whole process group, by the number in file $1, and wait for the end of its leader.
 kill_group() {
     group=$(text "$1")
     [ -n "$group" ] || return 0
-    if kill -0 "$group" 2>/dev/null && ! serves "$group" "$2"; then return 0; fi
+    if ! serves "$group" "$2" && [ -n "$(called "$group")" ]; then return 0; fi
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         kill -9 "-$group" 2>/dev/null || return 0
+        serves "$group" "$2" || return 0
         sleep 0.1 2>/dev/null || sleep 1
     done
 }
 
 end_job() {
     if [ "$(text "jobs/$1/boot")" = "$(boot)" ]; then
-        kill_group "jobs/$1/pid" "$1"
         kill_group "jobs/$1/group" "$1"
+        kill_group "jobs/$1/pid" "$1"
+        kill_group "jobs/$1/group" "$1" # it may have begun only now
     fi
     rm -rf "jobs/$1" 2>/dev/null || { sleep 1; rm -rf "jobs/$1"; }
 }

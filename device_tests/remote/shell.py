@@ -71,7 +71,11 @@ class DeviceShell:
         )
         nonce = secrets.token_hex(8)
         command += f"sh {self._path} {nonce} init"
-        self._read(self.link.run(command, timeout_s=_TIMEOUT_S, given=self._script), nonce)
+        finished = self.link.run(command, timeout_s=_TIMEOUT_S, given=self._script)
+        words = plain(finished.errors.strip().replace("\n", " | "), most=300)
+        if finished.code and words:
+            raise DeviceError(self._explain(words), is_final=True)
+        self._read(finished, nonce)
 
     def _read(self, finished: Finished, nonce: str) -> list[str]:
         lines = finished.output.splitlines()
