@@ -81,6 +81,11 @@ class Change:
         return (self.difference > 0) is (self.now.number.name in _LARGER_IS_BETTER)
 
     @property
+    def is_same_file(self) -> bool:
+        """Whether both numbers are of the very same file."""
+        return self.before is not None and self.before.result.artifact_sha256 == self.now.result.artifact_sha256
+
+    @property
     def differences(self) -> tuple[str, ...]:
         """What else is not as it was: machine, runtime, tools, program."""
         if self.before is None:
@@ -110,8 +115,6 @@ def _differences(before: Place, now: Place) -> Iterator[str]:
         yield f"recipe {before.entry.recipe} → {now.entry.recipe}"
     if before.entry.task_sha256 != now.entry.task_sha256:
         yield "the task file"
-    elif before.result.artifact_sha256 == now.result.artifact_sha256:
-        yield "nothing in the file, which is the same"
 
 
 def changes(history: History, name: str) -> tuple[Change, ...]:

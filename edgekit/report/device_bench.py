@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["RunBench", "notebook_html", "render_terminal"]
 
 _NARROW = ("latency", "speed", "cold start", "peak memory")
-_ROOMY = 110
+_ROOMY = 140
+"""From this width on, every column is shown."""
 _MOST_TYPES = 6
 
 

@@ -34,7 +34,7 @@ def written(value: float, unit: str, *, signed: bool = False) -> str:
     """
     sign = "+" if signed and value > 0 else ""
     if unit == "share":
-        return f"{sign}{100 * value:.2f} %"
+        return f"{sign}{quantities.share(value)}"
     if unit == "points":
         return f"{sign}{value:.2f} pts"
     if unit == "bytes":

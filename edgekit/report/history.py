@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 from edgekit.core.errors import MissingExtraError
 from edgekit.core.files import write_text
 from edgekit.core.history import history
-from edgekit.core.history_changes import SHOWN, Change, series
+from edgekit.core.history_changes import SHOWN, Change, Place, series
 from edgekit.core.history_entry import RENDERERS, History
 from edgekit.core.measurement import Evidence
 from edgekit.report import quantities, wording
 from edgekit.report.figure_history import written
+from edgekit.report.overview import NOT_TIMED
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 __all__ = [
     "History",
@@ -29,15 +32,19 @@ __all__ = [
     "notebook_html",
     "render_comparison",
     "render_terminal",
+    "says_something",
     "title_of",
     "write_csv",
 ]
 
 _TITLES = {
-    "score": "score", "drop": "drop against float", "latency": "latency", "cpu_time": "CPU time", "size": "size",
-    "load_time": "load time", "peak_memory": "peak memory", "exact_share": "values exact, all layers",
-    "layer_steps": "largest layer difference",
+    "score": "score", "drop": "drop", "latency": "latency", "cpu_time": "CPU time", "size": "size",
+    "load_time": "load time", "peak_memory": "peak memory", "exact_share": "layers exact", "layer_steps": "worst layer",
+    "slowdown_ratio": "against float", "slowdown_ratio_cpu": "…, CPU time",
 }  # fmt: skip
+_TIMES = {"latency", "cpu_time", "load_time", "first_inference", "peak_memory", "slowdown_ratio", "slowdown_ratio_cpu"}
+"""What says nothing about a device where it was emulated, or executed by reference."""
+_CLEAR = "* the 95 % intervals of both have nothing in common."
 _MOST_ENTRIES = 40
 _ROOMY = 110
 _COLUMNS = (
@@ -55,6 +62,15 @@ def title_of(name: str, metric: str = "") -> str:
     return metric if name == "score" and metric else _TITLES.get(name, name.replace("_", " "))
 
 
+def says_something(name: str, evidence: Evidence) -> bool:
+    """Whether a number is about the device, or at least about the file.
+
+    >>> says_something("latency", Evidence.EMULATED), says_something("score", Evidence.EMULATED)
+    (False, True)
+    """
+    return name not in _TIMES or evidence not in NOT_TIMED
+
+
 def render_terminal(found: History, console: Console) -> None:
     """Print the entries, then each number over time."""
     from edgekit.report.terminal_tables import plain_table, text
@@ -69,40 +85,52 @@ def render_terminal(found: History, console: Console) -> None:
     console.print(table if found.entries else text("The history has no such entry."))
     if len(found) > _MOST_ENTRIES:
         console.print(text(f"{len(found) - _MOST_ENTRIES} older entries are not shown; --json and --csv have them.", style="dim"))
-    shown = {entry.number for entry in found.entries[-_MOST_ENTRIES:]}
+    found = found.replace(entries=found.entries[-_MOST_ENTRIES:])
+    clear = False
     for name in found.metrics or SHOWN:
-        lines = [change for line in series(found, name).values() for change in line if change.now.entry.number in shown]
+        lines = [line for line in series(found, name).values() if says_something(name, line[0].now.number.evidence)]
         if not lines:
             continue
+        title = title_of(name, lines[-1][-1].now.entry.metric)
         console.print()
-        console.print(text(f"{title_of(name, lines[-1].now.entry.metric)}".capitalize(), style="bold"))
+        console.print(text(f"{title[:1].upper()}{title[1:]}", style="bold"))
         console.print(_table(lines, roomy=roomy))
-    if any(change.is_clear for name in found.metrics or SHOWN for line in series(found, name).values() for change in line):
-        console.print()
-        console.print(text("* the 95 % intervals of both have nothing in common.", style="dim"))
+        clear = clear or any(change.is_clear for line in lines for change in line)
+    if clear:
+        console.print(text(_CLEAR, style="dim"))
 
 
-def _table(lines: Sequence[Change], *, roomy: bool) -> Any:
+def _table(lines: Sequence[Sequence[Change]], *, roomy: bool) -> Table:
+    """A row for each number; series with several are kept apart."""
     from edgekit.report.terminal_tables import plain_table, text
 
     more = ("95 % interval", "n") if roomy else ()
-    table = plain_table("no.", "device", "artifact", "value", *more, "change", "", "evidence", left=("", "artifact", "evidence"),
+    table = plain_table("no.", "device", "artifact", "value", *more, "change", "evidence", left=("artifact", "evidence"),
                         fold=("device",))  # fmt: skip
-    previous: tuple[str, ...] = ()
-    for change in lines:
-        place, number = change.now, change.now.number
-        if previous and place.series != previous:
+    for at, line in enumerate(lines):
+        for change in line:
+            place, number = change.now, change.now.number
+            label = f"{place.result.label} {place.result.scenario}".strip()
+            interval = [_interval(change), quantities.count(number.sample_count)] if roomy else []
+            table.add_row(
+                str(place.entry.number), text(place.entry.device), text(label), written(number.value, number.unit), *interval,
+                _change(change), _kind(number.evidence),
+            )  # fmt: skip
+        if len(line) > 1 or len(lines[min(at + 1, len(lines) - 1)]) > 1:
             table.add_section()
-        previous = place.series
-        label = f"{place.result.label} {place.result.scenario}".strip()
-        interval = [_interval(change), quantities.count(number.sample_count)] if roomy else []
-        weak = "dim" if number.evidence is Evidence.MEASURED else "yellow"
-        mark = text("*" if change.is_clear else "", style=_mark_style(change))
-        table.add_row(
-            str(place.entry.number), text(place.entry.device), text(label), written(number.value, number.unit), *interval,
-            text(changed(change), style=_mark_style(change)), mark, text(number.evidence.value, style=weak),
-        )  # fmt: skip
     return table
+
+
+def _change(change: Change) -> Text:
+    from edgekit.report.terminal_tables import text
+
+    return text(f"{changed(change)}{'*' if change.is_clear else ' '}", style=_mark_style(change))
+
+
+def _kind(evidence: Evidence) -> Text:
+    from edgekit.report.terminal_tables import text
+
+    return text(evidence.value, style="dim" if evidence is Evidence.MEASURED else "yellow")
 
 
 def _mark_style(change: Change) -> str:
@@ -141,23 +169,31 @@ def render_comparison(changes: Sequence[Change], names: tuple[str, str], console
     """Print two entries, or two runs, number by number."""
     from edgekit.report.terminal_tables import plain_table, text
 
-    left = ("", "artifact", "number", "evidence")
-    table = plain_table("device", "artifact", "number", *names, "change", "", "evidence", left=left, fold=("device",))
-    for change in changes:
-        before, now = change.before, change.now
-        if before is None:
-            continue
-        label = f"{now.result.label} {now.result.scenario}".strip()
-        number, style = now.number, _mark_style(change)
-        words = [written(place.number.value, place.number.unit) for place in (before, now)]
-        marks = (text(changed(change), style=style), text("*" if change.is_clear else "", style=style))
-        title = text(title_of(number.name, now.entry.metric))
-        table.add_row(text(now.entry.device), text(label), title, *words, *marks, text(number.evidence.value, style="dim"))
-    console.print(table if changes else text("The two have no number in common."))
+    changes = [one for one in changes if says_something(one.now.number.name, one.now.number.evidence)]
+    if not changes:
+        console.print("The two have no number in common.")
+    for device in dict.fromkeys(one.now.entry.device for one in changes):
+        own = [one for one in changes if one.now.entry.device == device]
+        console.print(text(f"On {own[0].now.entry.device_title or device}", style="bold"))
+        heads = [_head(name, [one.before if at == 0 else one.now for one in own]) for at, name in enumerate(names)]
+        table = plain_table("artifact", "number", *heads, "change", "evidence", left=("artifact", "evidence"), fold=("number",))
+        for before, now, change in ((one.before, one.now, one) for one in own if one.before):
+            label = f"{now.result.label} {now.result.scenario}".strip()
+            values = [written(place.number.value, place.number.unit) for place in (before, now)]
+            title = title_of(now.number.name, now.entry.metric)
+            table.add_row(text(label), text(title), *values, _change(change), _kind(now.number.evidence))
+        console.print(table)
+        console.print()
     for sentence in _remarks(changes):
         console.print(text(f"· {sentence}", style="dim"), soft_wrap=True)
     if any(change.is_clear for change in changes):
-        console.print(text("* the 95 % intervals of both have nothing in common.", style="dim"))
+        console.print(text(_CLEAR, style="dim"))
+
+
+def _head(name: str, places: Sequence[Place | None]) -> str:
+    """The last part of what was named, and its entries: the same run may stand on both sides."""
+    numbers = sorted({place.entry.number for place in places if place})
+    return name if name.isdecimal() else f"{Path(name).resolve().name} {', '.join(f'#{number}' for number in numbers)}"
 
 
 def _remarks(changes: Sequence[Change]) -> list[str]:
@@ -170,6 +206,9 @@ def _remarks(changes: Sequence[Change]) -> list[str]:
     tasks = {(change.before.entry.task, change.now.entry.task) for change in changes if change.before}
     other = [f"Of different tasks: {old} and {new}." for old, new in sorted(tasks) if old != new]
     every = {change.now.result.label for change in changes}
+    same = {change.now.result.label for change in changes if change.is_same_file}
+    if same:
+        other.append(f"The same file{'' if same == every else f' for {wording.joined(sorted(same))}'}.")
     return other + [
         f"Also changed{'' if set(labels) == every else f' for {wording.joined(labels)}'}: {words}."
         for words, labels in found.items()
@@ -195,6 +234,7 @@ def change_document(change: Change) -> dict[str, Any]:
         "ratio": change.ratio,
         "is_clear": change.is_clear,
         "is_better": change.is_better,
+        "is_same_file": change.is_same_file,
         "also_changed": list(change.differences),
     }  # fmt: skip
 

@@ -11,15 +11,12 @@ from edgekit.core.measurement import Evidence
 from edgekit.report.drawn import HALF_PX, Drawn
 from edgekit.report.figure_front import front_figure, points_of_history
 from edgekit.report.figure_history import history_figure
-from edgekit.report.history import title_of
-from edgekit.report.overview import NOT_TIMED
+from edgekit.report.history import says_something, title_of
 
 __all__ = ["HistoryPanel", "HistoryView", "history_view", "of_report"]
 
 _MOST_ENTRIES = 60
 _FRONT_RUNS = 6
-_TIMES = {"latency", "cpu_time", "load_time", "peak_memory"}
-"""What says nothing about a device where it was emulated."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,7 +108,7 @@ def _panels(found: History) -> list[HistoryPanel]:
     for name in found.metrics or SHOWN:
         for key, line in series(found, name).items():
             task, device, _, scenario, kind, _, evidence = key
-            if name in _TIMES and Evidence(evidence) in NOT_TIMED:
+            if not says_something(name, Evidence(evidence)):
                 continue
             if name == "size" and first.setdefault((task, key[2], kind), device) != device:
                 continue  # the same file on every device

@@ -1,6 +1,7 @@
 """A verdict as JUnit XML, which continuous integration shows as tests: one for each gate.
 
-A gate that failed is a failure, one that could not be answered an error: neither lets a release through. The dialect is the one
+A gate that failed is a failure, one that could not be answered an error: neither lets a release through. An artifact that is not
+for a device is a test that was skipped. The dialect is the one
 all of Jenkins, GitLab and GitHub's reporters read (``testsuites/testsuite/testcase`` with ``failure`` and ``error``).
 """
 
@@ -28,7 +29,10 @@ def junit_xml(report: ValidationReport) -> str:
     root = ET.Element("testsuites", name=f"edgekit {_clean(report.compressed.name)}")
     for device in report.devices:
         root.append(_suite(device, created=report.created))
-    _count(root, [gate for device in report.devices for gate in device.verdict.gates])
+    for name in ("tests", "failures", "errors"):
+        root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
+    if skipped := sum(len(device.skipped) for device in report.devices):
+        root.set("skipped", str(skipped))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -53,6 +57,12 @@ def _suite(device: DeviceResult, *, created: str) -> ET.Element:
         suite.set("errors", "1")
     for gate in gates:
         suite.append(_case(device, gate))
+    if device.skipped:
+        suite.set("tests", str(int(suite.get("tests", "0")) + len(device.skipped)))
+        suite.set("skipped", str(len(device.skipped)))
+    for one in device.skipped:
+        classname = _clean(f"{device.profile.name}.{one.label}")
+        ET.SubElement(ET.SubElement(suite, "testcase", classname=classname, name="runs"), "skipped", message=_clean(one.reason))
     return suite
 
 

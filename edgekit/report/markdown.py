@@ -13,6 +13,7 @@ from edgekit.core.measurement import Evidence
 from edgekit.core.verdict import Gate, Outcome
 from edgekit.report import quantities, wording
 from edgekit.report.gates import OUTCOME_MARKS, OUTCOME_WORDS, sorted_gates
+from edgekit.report.overview import OverviewRow, overview
 from edgekit.report.wording import device_reason, verdict_reason
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def markdown_summary(report: ValidationReport) -> str:
         "",
     ]
     if len(report.devices) != 1:  # one device gives its own reason below
-        lines += [_plain(verdict_reason(report)), ""]
+        lines += [_plain(verdict_reason(report)), "", *_overview(report)]
     for device in report.devices:
         lines += _device(device)
     return "\n".join(lines).rstrip() + "\n"
@@ -45,6 +46,32 @@ def write_markdown(report: ValidationReport, path: Path) -> None:
         OutputError: The disk is full, or the place cannot be written.
     """
     write_text(path, markdown_summary(report))
+
+
+def _overview(report: ValidationReport) -> Iterator[str]:
+    """A row for each device, a column for each target."""
+    found = overview(report)
+    labels = list(dict.fromkeys(row.label for one in found for row in one.rows))
+    if not labels:
+        return
+    rows = []
+    for one in found:
+        cells = {row.label: _cell(row) for row in one.rows}
+        decision = one.device.verdict.decision.value
+        rows.append((one.device.profile.title, decision, *(cells.get(label, "") for label in labels)))
+    yield from _table(("device", "verdict", *labels), rows)
+
+
+def _cell(row: OverviewRow) -> str:
+    """Score, latency and what they rest on, or why there is nothing."""
+    if row.reason:
+        return f"failed: {row.reason}" if row.failed else f"not run: {row.reason}"
+    accuracy, latency = row.cells[:2]
+    kinds = wording.joined(dict.fromkeys(cell.evidence.value for cell in (accuracy, latency) if cell.value and cell.evidence))
+    found = ", ".join(cell.value for cell in (accuracy, latency) if cell.value)
+    return ", ".join(
+        part for part in (f"{found} ({kinds})" if found else "", *(c.remark for c in row.cells[:2] if not c.value)) if part
+    )
 
 
 def _device(device: DeviceResult) -> Iterator[str]:
@@ -64,7 +91,7 @@ def _device(device: DeviceResult) -> Iterator[str]:
         yield from _table(_GATE_COLUMNS[:-1], (_gate(gate)[:-1] for gate in passed))
         yield "</details>"
         yield ""
-    for note in device.notes:
+    for note in (*(f"{one.label} did not run here: {one.reason}" for one in device.skipped), *device.notes):
         yield f"* {_plain(note)}"
     yield ""
 

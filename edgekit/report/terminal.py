@@ -13,6 +13,7 @@ from edgekit.report import quantities, terminal_tables, wording
 from edgekit.report.error_split import describe, layer_table, spread_table
 from edgekit.report.layers import layers, worst_layers
 from edgekit.report.matrix import Row, rows
+from edgekit.report.overview import overview
 from edgekit.report.stages import render_stages
 from edgekit.report.terminal_tables import text
 
@@ -37,6 +38,8 @@ def print_report(report: ValidationReport, console: Console) -> None:
     for split in report.error_splits:
         _print_split(split, console)
     render_stages(report.compressed.history, console)
+    if len(report.devices) > 1:
+        _print_table("All devices", terminal_tables.overview_table(overview(report)), console)
     _print_verdict(report.verdict, wording.verdict_reason(report), console)
 
 

@@ -20,9 +20,10 @@ from edgekit.report import quantities, wording
 from edgekit.report.figure_contract import OUTCOMES
 from edgekit.report.gates import OUTCOME_WORDS, sorted_gates
 from edgekit.report.matrix import Row
+from edgekit.report.overview import OverviewDevice
 from edgekit.report.slices import sliced
 
-__all__ = ["gate_table", "plain_table", "slice_table", "tables", "text"]
+__all__ = ["gate_table", "overview_table", "plain_table", "slice_table", "tables", "text"]
 
 _MOST_SLICES = 3
 _OUTCOME_STYLES = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "bold yellow"}
@@ -187,6 +188,24 @@ def _spread(device: DeviceResult, *, is_roomy: bool) -> Table:
             quantities.share(spread.identical_share),
             _evidence(kinds[weak], weak, is_roomy=is_roomy),
         )
+    return table
+
+
+def overview_table(devices: Sequence[OverviewDevice]) -> Table:
+    """A row for each artifact on each device."""
+    table = plain_table("device", "artifact", "score", "latency", "size", "evidence", fold=("device",))
+    for one in devices:
+        for row in one.rows:
+            label = f"{one.device.profile.title}: {one.device.verdict.decision.value}" if row is one.rows[0] else ""
+            if row.reason:
+                words = text("failed" if row.failed else "not run", style="bold red" if row.failed else "dim")
+                table.add_row(text(label), text(row.label), *[quantities.NOTHING] * 3, words)
+                continue
+            accuracy, latency, _, size, _ = row.cells
+            kind = latency.evidence or accuracy.evidence
+            shown = [text(cell.value or quantities.NOTHING) for cell in (accuracy, latency, size)]
+            table.add_row(text(label), text(row.label), *shown, _evidence(kind, row.target, is_roomy=False))
+        table.add_section()
     return table
 
 
