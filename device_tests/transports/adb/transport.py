@@ -30,7 +30,8 @@ class AdbTransport(RemoteTransport):
     def __init__(self, profile: DeviceProfile) -> None:
         self._adb = AdbLink(profile)
         self._clusters: tuple[Cluster, ...] | None = None
-        super().__init__(profile, link=self._adb, agent=NativeAgent(profile))
+        placed = profile.replace(connection={**profile.connection, "folder": self._adb.folder})
+        super().__init__(placed, link=self._adb, agent=NativeAgent(profile))
 
     @staticmethod
     def obstacle(profile: DeviceProfile) -> str:
@@ -43,9 +44,10 @@ class AdbTransport(RemoteTransport):
 
     def facts(self) -> dict[str, str]:
         """What every device says, and what only Android does: chip, clusters of cores, battery, heat."""
-        facts = super().facts()
-        more, self._clusters = android_facts(self._adb)
-        return facts | more
+        super().facts()
+        more, self._clusters = self._patience.keep_trying(lambda: android_facts(self._adb), what="it said what it is")
+        self._facts |= more
+        return dict(self._facts)
 
     def run_agent(self, job: Path, *, timeout_s: float, log: Path | None = None) -> None:
         """Execute the job folder, on the cluster of cores that the profile names.

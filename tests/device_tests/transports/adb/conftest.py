@@ -9,6 +9,8 @@ import pytest
 
 from edgekit.core.profile import DeviceProfile
 from edgekit.device_tests.transports.adb import AdbLink
+from edgekit.runtimes.native.build import build_runner, missing_tools
+from edgekit.runtimes.native.libraries import library_of
 from tests.device_tests.adb_daemon.device import AdbServer, TestDevice, missing
 
 
@@ -56,3 +58,15 @@ def link(device: TestDevice, profile_of: Callable[..., DeviceProfile]) -> Iterat
     link.connect()
     yield link
     link.close()
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The runner and libraries of this machine, which the test device's processor is."""
+    if tools := missing_tools():
+        pytest.skip(f"edgekit-runner cannot be built here: {', '.join(tools)} not found; apt-get install cmake g++ make")
+    libraries = tmp_path_factory.mktemp("libraries")
+    for target in ("onnx", "tflite"):
+        path = library_of(target)
+        (libraries / path.name).symlink_to(path)
+    return {"runner": str(build_runner()), "library": str(libraries)}

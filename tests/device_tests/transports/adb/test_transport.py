@@ -1,0 +1,149 @@
+"""Jobs through the real adb client, the carrier and the native runner, on the labelled test daemon (no Android device)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper
+import pytest
+
+from edgekit.core.artifact import Artifact
+from edgekit.core.errors import ProfileError
+from edgekit.core.files import sha256
+from edgekit.core.profile import DeviceProfile
+from edgekit.core.tensors import TensorSpec
+from edgekit.device_tests.arrays import read_arrays, write_arrays
+from edgekit.device_tests.jobs import Job, Timing
+from edgekit.device_tests.transports.adb import AdbTransport
+from edgekit.device_tests.transports.local import LocalTransport
+from tests.device_tests.adb_daemon.device import MODEL, TestDevice
+from tests.runtimes.native.conftest import save_onnx
+
+Profiles = Callable[..., DeviceProfile]
+Jobs = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def int8_net(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A convolution on int8 tensors between Q/DQ nodes, as edgekit's converter writes them."""
+    random = np.random.default_rng(0)
+    constants = {
+        "s_x": np.float32(0.02), "z": np.int8(3),
+        "s_w": random.uniform(0.002, 0.01, 8).astype(np.float32), "z_w": np.zeros(8, np.int8),
+        "w": random.integers(-127, 128, (8, 3, 3, 3), np.int8), "s_y": np.float32(0.05), "z_y": np.int8(-7),
+    }  # fmt: skip
+    make = onnx.helper.make_node
+    nodes = [
+        make("QuantizeLinear", ["x", "s_x", "z"], ["xq"]),
+        make("DequantizeLinear", ["xq", "s_x", "z"], ["xd"]),
+        make("DequantizeLinear", ["w", "s_w", "z_w"], ["wd"], axis=0),
+        make("Conv", ["xd", "wd"], ["c"]),
+        make("QuantizeLinear", ["c", "s_y", "z_y"], ["yq"]),
+        make("DequantizeLinear", ["yq", "s_y", "z_y"], ["y"]),
+    ]
+    inputs = {"x": np.zeros((1, 3, 9, 7), np.float32)}
+    path = save_onnx(tmp_path_factory.mktemp("int8"), "int8", nodes, inputs, {"y": "float32"}, constants)
+    return Artifact(
+        target="onnx", path=path, sha256=sha256(path), size_bytes=path.stat().st_size, precision="int8",
+        inputs=(TensorSpec(name="x", shape=(1, 3, 9, 7), dtype="float32"),),
+        outputs=(TensorSpec(name="y", shape=(1, 8, 7, 5), dtype="float32"),),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def job(int8_net: Artifact, tmp_path: Path) -> Jobs:
+    """``job("answers")``: a folder with golden and evaluation inputs."""
+
+    def make(kind: str, name: str = "job", **changes: Any) -> Path:
+        folder = tmp_path / name
+        (folder / "models").mkdir(parents=True)
+        place = Path("models", int8_net.path.name)
+        (folder / place).write_bytes(int8_net.path.read_bytes())
+        random = np.random.default_rng(1)
+        write_arrays(folder / "golden.npz", {"x": random.standard_normal((4, 1, 3, 9, 7), np.float32)})
+        if kind == "answers":
+            write_arrays(folder / "evaluation.npz", {"x": random.standard_normal((50, 3, 9, 7), np.float32)})
+        plan = {"kind": kind, "what": "int8 on the test device", "runtime": "onnxruntime", "threads": 1, "budget_s": 0.05}
+        Job(artifacts=(int8_net.replace(path=place),), **plan, **changes).write_json(folder / "job.json")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def transport(device: TestDevice, profile_of: Profiles, programs: dict[str, str]) -> Iterator[AdbTransport]:
+    transport = AdbTransport(profile_of(device, runtimes=ONNX, connection=programs))
+    yield transport
+    transport.close()
+
+
+ONNX = {"onnx": {"runtime": "onnxruntime", "evidence": "emulated"}}
+
+
+def test_answers_are_bit_for_bit_those_of_this_machine(
+    transport: AdbTransport, job: Jobs, profile_of: Profiles, device: TestDevice
+) -> None:
+    there, here = job("answers", "there"), job("answers", "here")
+    transport.run_agent(there, timeout_s=60)
+    LocalTransport(profile_of()).run_agent(here, timeout_s=60)
+    found, expected = read_arrays(there / "outputs.npz"), read_arrays(here / "outputs.npz")
+    assert found.keys() == expected.keys() == {"golden/y", "evaluation/y"}
+    for name in expected:
+        assert found[name].shape[0] == (4 if name.startswith("golden") else 50)
+        assert np.array_equal(found[name], expected[name]) and np.ptp(expected[name]) > 1
+    transport.close()
+    assert device.orphans(within_s=2) == []
+    assert sorted(path.name for path in (device.data / "edgekit/jobs").iterdir()) == []
+
+
+def test_models_are_timed_in_the_device(transport: AdbTransport, job: Jobs) -> None:
+    folder = job("timing")
+    transport.run_agent(folder, timeout_s=60)
+    samples = read_arrays(folder / "outputs.npz")
+    assert len(samples["onnx/wall_ns"]) >= 5 and (samples["onnx/wall_ns"] > 0).all()
+    assert set(Timing.read_json(folder / "result.json").preemption_counts) == {"onnx"}
+
+
+def test_facts_are_the_devices_own(transport: AdbTransport) -> None:
+    facts = transport.facts()
+    assert facts["model"] == MODEL
+    assert facts["system"] == "Linux", "it claims no Android release"
+    assert facts["clusters"] == "big 1, 2850 MHz, schedutil; little 0, 1800 MHz, schedutil"
+    assert facts["temperature"] == "41.5 °C (cpu-0-0)"
+    assert facts["battery temperature"] == "30.2 °C"
+
+
+def test_a_cluster_is_turned_into_its_processors(
+    device: TestDevice, profile_of: Profiles, programs: dict[str, str], job: Jobs
+) -> None:
+    folder = job("timing")
+    with closing(AdbTransport(profile_of(device, runtimes=ONNX, connection={**programs, "cluster": "little"}))) as transport:
+        transport.run_agent(folder, timeout_s=60)
+    assert Job.read_json(folder / "job.json").affinity == "0"
+    with pytest.raises(ProfileError, match=r"no cluster 'middle' .*big 1, 2850 MHz"):
+        AdbTransport(profile_of(device, connection={**programs, "cluster": "middle"})).run_agent(job("timing", "b"), timeout_s=60)
+
+
+def test_what_cannot_be_tried_says_why(profile_of: Profiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert AdbTransport.obstacle(profile_of()) == ""
+    assert "Did you mean 'serial'" in AdbTransport.obstacle(profile_of(connection={"serail": "x"}))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert AdbTransport.obstacle(profile_of()).startswith("no adb client: install Debian's package 'adb'")
+
+
+def test_android_without_a_runner_of_its_own_is_told_what_to_build(device: TestDevice, profile_of: Profiles, job: Jobs) -> None:
+    with pytest.raises(ProfileError, match=r"built with the NDK.*connection.runner"):
+        AdbTransport(profile_of(device, runtimes=ONNX)).run_agent(job("answers"), timeout_s=60)
+
+
+@pytest.mark.parametrize("at_bytes", [50_000, 3_000_000, 22_000_000])
+def test_a_cut_while_files_travel_is_mended(transport: AdbTransport, device: TestDevice, job: Jobs, at_bytes: int) -> None:
+    device.fail("cut", at_bytes=at_bytes)
+    folder = job("answers")
+    transport.run_agent(folder, timeout_s=60)
+    assert read_arrays(folder / "outputs.npz")["evaluation/y"].shape == (50, 8, 7, 5)
