@@ -9,6 +9,7 @@ summed over its initial positive pairs (Geyer 1992, Statistical Science 7:473).
 from __future__ import annotations
 
 import math
+import statistics
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ _CONFIDENCE = 0.95
 _FEWEST_FOR_CORRELATION = 40
 _LONGEST_LAG = 1000
 _SERIES_FOR_EXACT_RANKS = 2000
-_Z_95 = 1.959964
 
 
 def fewest_samples(quantile: float, *, confidence: float = _CONFIDENCE) -> int:
@@ -33,12 +33,13 @@ def fewest_samples(quantile: float, *, confidence: float = _CONFIDENCE) -> int:
     return max(math.ceil(math.log(tail) / math.log(max(quantile, 1 - quantile))), 1)
 
 
-def quantile_interval(samples: Array, quantile: float) -> tuple[float, float] | None:
-    """95 % interval of a quantile, distribution-free, of samples in the order they were taken.
+def quantile_interval(samples: Array, quantile: float, *, confidence: float = _CONFIDENCE) -> tuple[float, float] | None:
+    """Interval of a quantile, distribution-free, of samples in the order they were taken.
 
     Args:
         samples: ``[n]``.
         quantile: Between 0 and 1.
+        confidence: Of the interval, two-sided.
 
     Returns:
         Two of the samples, or None where there are too few of them for such an interval to exist.
@@ -52,14 +53,15 @@ def quantile_interval(samples: Array, quantile: float) -> tuple[float, float] | 
     import numpy as np
 
     values = np.asarray(samples, np.float64)
-    if values.size < fewest_samples(quantile):
+    fewest = fewest_samples(quantile, confidence=confidence)
+    if values.size < fewest:
         return None
     ordered = np.sort(values)
     time = correlation_time((values <= ordered[min(int(values.size * quantile), values.size - 1)]).astype(np.float64))
     effective = max(int(values.size / time), 1)
-    if effective < fewest_samples(quantile):
+    if effective < fewest:
         return None
-    low, high = ((rank - 0.5) * values.size / effective - 0.5 for rank in _ranks(effective, quantile))
+    low, high = ((rank - 0.5) * values.size / effective - 0.5 for rank in _ranks(effective, quantile, (1 - confidence) / 2))
     return float(ordered[math.floor(low)]), float(ordered[math.ceil(high)])
 
 
@@ -92,11 +94,10 @@ def correlation_time(series: Array) -> float:
     return float(max(2 * kept.sum() - 1, 1.0))
 
 
-def _ranks(count: int, quantile: float) -> tuple[int, int]:
-    """Ranks (from 1) of the two order statistics that enclose a quantile with 97.5 % on each side."""
-    tail = (1 - _CONFIDENCE) / 2
+def _ranks(count: int, quantile: float, tail: float) -> tuple[int, int]:
+    """Ranks (from 1) of the two order statistics between which a quantile lies but for ``tail`` on each side."""
     if count > _SERIES_FOR_EXACT_RANKS:
-        half = _Z_95 * math.sqrt(count * quantile * (1 - quantile))
+        half = statistics.NormalDist().inv_cdf(1 - tail) * math.sqrt(count * quantile * (1 - quantile))
         return max(math.floor(count * quantile - half), 1), min(math.ceil(count * quantile + half) + 1, count)
     log_q, log_p = math.log(quantile), math.log(1 - quantile)
     below = 0.0
