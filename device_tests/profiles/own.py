@@ -9,11 +9,12 @@ from typing import Any
 
 from edgekit.core.errors import OutputError, ProfileError, UsageError
 from edgekit.core.files import write_text
+from edgekit.core.profile import processors
 from edgekit.device_tests.profiles.folders import find, own_folder, path_of_name
 from edgekit.device_tests.profiles.inheritance import chain, merged, read_layers
 from edgekit.device_tests.profiles.instructions import instructions_of
 
-__all__ = ["base_table", "new_path", "own_table", "read_address", "write_own"]
+__all__ = ["base_table", "need_base", "new_path", "own_table", "read_address", "write_own"]
 
 _HEAD = "# Written by 'edgekit devices add' from what the device said of itself. Edit it as you like.\n\n"
 _ADDRESS = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^@:\s\[\]]+)(?::(?P<port>\d{1,5}))?")
@@ -91,18 +92,20 @@ def own_table(
         facts: What the device says of itself.
         runtimes: Target -> the runtime found on it.
     """
-    inherited = base_table(base)
+    inherited, is_generic = base_table(base), base.startswith("_")
     reached = " ".join(str(connection[key]) for key in ("serial", "host") if key in connection)
     table: dict[str, Any] = {
         "name": name,
         "extends": base,
-        "title": facts.get("model") or inherited.get("title", name),
+        "title": facts.get("model") or (is_generic and facts.get("processor")) or inherited.get("title", name),
         "transport": transport,
         "attach": f"Reached at {reached} by {transport}; 'edgekit devices check {name}' says whether it is there.",
         "connection": {**_cleared(inherited.get("connection", {}), connection), **connection},
     }
-    if hardware := _hardware(facts, inherited.get("hardware", {}), is_generic=base.startswith("_")):
+    hardware = _hardware(facts, inherited.get("hardware", {}), is_generic=is_generic)
+    if hardware:
         table["hardware"] = hardware
+    table |= _fitted(inherited, {**inherited.get("hardware", {}), **hardware})
     if changed := _runtimes(inherited.get("runtimes", {}), runtimes):
         table["runtimes"] = changed
     return {key: value for key, value in table.items() if inherited.get(key) != value}
@@ -154,6 +157,19 @@ def _hardware(facts: Mapping[str, str], inherited: Mapping[str, Any], *, is_gene
     }
     wanted = said if is_generic else {key: said[key] for key in said if key not in inherited or key == "architecture"}
     return {key: value for key, value in wanted.items() if value and value != inherited.get(key)}
+
+
+def _fitted(inherited: Mapping[str, Any], hardware: Mapping[str, Any]) -> dict[str, Any]:
+    """What the base says of threads, processors and memory, where this device has fewer."""
+    cores, memory = hardware.get("core_count"), hardware.get("memory_bytes")
+    fitted: dict[str, Any] = {}
+    if cores and inherited.get("threads", 1) > cores:
+        fitted["threads"] = cores
+    if cores and (chosen := processors(inherited.get("affinity", ""))) and chosen[-1] >= cores:
+        fitted["affinity"] = ""
+    if memory and inherited.get("budgets", {}).get("peak_memory_bytes", 0) > memory:
+        fitted["budgets"] = {"peak_memory_bytes": memory // 2}
+    return fitted
 
 
 def need_base(base: str, facts: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 
@@ -51,11 +52,11 @@ def generic_base(facts: Mapping[str, str], *, has_python: bool) -> str:
     return _BASES.get((facts.get("system", ""), facts.get("architecture", ""), has_python), "")
 
 
-def _known() -> Iterable[tuple[str, tuple[str, ...], str]]:
+@functools.cache
+def _known() -> tuple[tuple[str, tuple[str, ...], str], ...]:
     """(name, words it is recognised by, transport) of every shipped profile."""
-    for name in built_in_names():
-        table = merged(chain(read_layers(LIBRARY / f"{name}.toml")[0]))
-        yield name, tuple(table.get("recognised_by", ())), table.get("transport", "local")
+    tables = {name: merged(chain(read_layers(LIBRARY / f"{name}.toml")[0])) for name in built_in_names()}
+    return tuple((name, tuple(table.get("recognised_by", ())), table.get("transport", "local")) for name, table in tables.items())
 
 
 def _pattern(word: str) -> str:

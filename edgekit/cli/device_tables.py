@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["draw_examinations", "draw_list", "draw_profiles"]
 
 _COLUMNS = ("name", "device", "architecture", "reached by", "targets", "numbers", "ready")
-_WIDE = 132
-"""Columns of a terminal in which the devices' long names have room as well."""
+_WIDE = 148
+"""Letters of a line where there is no terminal."""
+_LEAST_DEVICE = 20
+"""Letters of a device's long name, below which it is left out."""
+_GAP = 2
 _LEAST = {"layer_within_share"}
 """Limits below which a number may not lie; all others are the most it may be."""
 _BYTES = "_bytes"
@@ -31,20 +34,31 @@ def draw_list(console: Console, found: Sequence[Listed], *, words: Sequence[str]
     if not found:
         console.print(f"No profile holds {' and '.join(repr(word) for word in words)}." if words else "No profile.", markup=False)
         return
-    width = console.width if console.is_terminal else max(console.width, _WIDE)
-    titles = [title for title in _COLUMNS if title != "device" or width >= _WIDE]
-    table = Table(*titles, box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in table.columns:
-        column.no_wrap, column.overflow = True, "ellipsis"
-    for one in found:
-        cells = _cells(one)
-        table.add_row(*(cells[title] for title in titles))
-    console.print(table, width=width, soft_wrap=True)
+    if not console.is_terminal:  # a file or a pipe is as wide as it has to be
+        console.width = max(console.width, _WIDE)
+    console.print(_list_table([_cells(one) for one in found], width=console.width))
     for one in found:
         if one.profile is None:
             console.print(Text(f"{one.name}: {one.obstacle}", "red"), soft_wrap=True)
     if not all(one.is_ready for one in found):
         console.print(Text("'edgekit devices show NAME' says how to attach a device that is not ready.", "dim"), soft_wrap=True)
+
+
+def _list_table(rows: Sequence[Mapping[str, Text]], *, width: int) -> Table:
+    """The rows, without the columns that a narrow terminal has no room for; names are never cut."""
+    natural = {title: max(len(title), *(row[title].cell_len for row in rows)) + _GAP for title in _COLUMNS}
+    natural["device"] = _LEAST_DEVICE + _GAP
+    titles = list(_COLUMNS)
+    for title in ("device", "architecture", "targets", "numbers"):
+        if sum(natural[kept] for kept in titles) > width:
+            titles.remove(title)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim")
+    room = width - sum(natural[kept] for kept in titles if kept != "device") - _GAP
+    for title in titles:
+        table.add_column(title, no_wrap=True, overflow="ellipsis", max_width=room if title == "device" else None)
+    for row in rows:
+        table.add_row(*(row[title] for title in titles))
+    return table
 
 
 def _cells(one: Listed) -> dict[str, Text]:
@@ -108,6 +122,8 @@ def _draw_profile(console: Console, profile: DeviceProfile) -> None:
 
 
 def _draw_examination(console: Console, found: Examination) -> None:
+    from edgekit.device_tests.profiles.instructions import instructions_of
+
     state = (
         Text("not reached", "red")
         if found.unreached
@@ -120,7 +136,7 @@ def _draw_examination(console: Console, found: Examination) -> None:
     if found.unreached:
         _row(table, "why", found.unreached)
     for title, value in found.facts.items():
-        _row(table, title, value)
+        _row(table, title, " ".join(instructions_of(found.facts)) if title == "instructions" else value)
     for target, runtime in found.runtimes.items():
         _row(table, target, runtime)
     for number, lacking in enumerate(found.missing):
