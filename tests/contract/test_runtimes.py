@@ -18,7 +18,7 @@ from edgekit.core.run import RunFolder
 from edgekit.runtimes.native.build import missing_tools
 from edgekit.runtimes.torch import record_layers
 
-HERE = ("onnxruntime", "litert", "coreml-reference")
+HERE = ("onnxruntime", "litert", "coreml-reference", "tflite-micro", "ethos-u-vela")
 NO_COMPILER = f"edgekit-runner cannot be built here, install {' '.join(missing_tools())}" if missing_tools() else ""
 NATIVE = [
     pytest.param(name, marks=pytest.mark.skipif(bool(NO_COMPILER), reason=NO_COMPILER))
@@ -109,7 +109,7 @@ def test_wrong_inputs_are_refused(run: RunFolder, name: str, inputs: dict[str, n
     session.close()
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "litert", *NATIVE])
+@pytest.mark.parametrize("name", ["onnxruntime", "litert", "tflite-micro", "ethos-u-vela", *NATIVE])
 def test_foreign_file_is_refused(name: str, tmp_path: Path) -> None:
     runtime = registry.runtime(name)
     file = tmp_path / f"model.{runtime.target}"
