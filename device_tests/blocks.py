@@ -5,6 +5,7 @@ Imports nothing but what clocks need: a child that times a model loads no more t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import os
@@ -60,23 +61,52 @@ def take_block(run: Callable[[], object], length: int) -> Block:
     return Block(wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before, waiting)
 
 
+class _Waiting:
+    """How long the threads of this process have been ready to run and did not (``/proc/<pid>/schedstat``, field 2).
+
+    Their files stay open: to find them and to open them around every block would cost the next inference its caches.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, int] = {}
+
+    def look(self) -> None:
+        """Find the threads that there are now."""
+        try:
+            there = os.listdir(_TASKS)  # noqa: PTH208
+        except OSError:
+            return
+        for task in self._files.keys() - set(there):
+            os.close(self._files.pop(task))
+        for task in set(there) - self._files.keys():
+            with contextlib.suppress(OSError):  # it has ended, or the system keeps no such times
+                self._files[task] = os.open(f"{_TASKS}/{task}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+
+    def total_ns(self) -> int | None:
+        """Of all threads that were found; None where the system does not tell."""
+        total = None
+        for file in self._files.values():
+            try:
+                total = (total or 0) + int(os.pread(file, 64, 0).split()[1])
+            except (OSError, IndexError, ValueError):  # it has ended
+                continue
+        return total
+
+
+_WAITING = _Waiting()
+
+
 def waited_ns() -> int | None:
-    """Nanoseconds that the threads of this process have been ready to run and did not; None where the system does not tell."""
-    total = 0
-    try:
-        for task in os.listdir(_TASKS):  # noqa: PTH208  read around each block: as quick as can be
-            with open(f"{_TASKS}/{task}/schedstat", "rb") as stream:  # noqa: PTH123
-                total += int(stream.read().split()[1])
-    except (OSError, IndexError, ValueError):
-        return None
-    return total
+    """Nanoseconds that this process's threads waited for a processor; those it had when :func:`choose_length` was last called."""
+    return _WAITING.total_ns()
 
 
 def choose_length(run: Callable[[], object], block_s: float) -> int:
-    """How many inferences last ``block_s`` seconds."""
+    """How many inferences last ``block_s`` seconds; called when the model is loaded and its threads are there."""
     once_s = _seconds(run)
     if once_s < block_s:  # worth knowing better: the first inference is slow, and any may be interrupted
         once_s = min(_seconds(run) for _ in range(_TRIAL_RUNS))
+    _WAITING.look()
     return min(max(int(block_s / once_s), 1), _LONGEST_BLOCK)
 
 
