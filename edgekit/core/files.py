@@ -79,7 +79,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as reason:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder is none, neither is the file
+            temporary.unlink(missing_ok=True)
         raise explain_disk(reason, path) from reason
 
 
