@@ -122,8 +122,10 @@ def _judged(result: ArtifactResult) -> tuple[HistoryNumber, ...]:
     kind, is_baseline = result.evidence, result.artifact.is_baseline
     if (metric := result.metric) is not None:
         count, drop = metric.sample_count, metric.drop_interval
-        score = None if is_baseline else (metric.float_value - drop[1] / 100, metric.float_value - drop[0] / 100)
-        found.append(_number("score", metric.value, "share", kind, count=count, interval=score))
+        low, high = metric.float_value - drop[1] / 100, metric.float_value - drop[0] / 100
+        if metric.p_value is not None:  # every sample scores 0 or 1
+            low, high = max(low, 0.0), min(high, 1.0)
+        found.append(_number("score", metric.value, "share", kind, count=count, interval=None if is_baseline else (low, high)))
         if not is_baseline:
             found.append(_number("drop", metric.drop_points, "points", kind, count=count, interval=drop))
     if result.layers:

@@ -134,6 +134,10 @@ class History(Record):
         """How many entries there are."""
         return len(self.entries)
 
+    def without_baselines(self) -> History:
+        """The same without float artifacts whose target has a compressed one in the same entry."""
+        return self.replace(entries=tuple(entry.replace(results=_compressed(entry.results)) for entry in self.entries))
+
     def rows(self) -> Iterator[tuple[HistoryEntry, HistoryResult, HistoryNumber]]:
         """Every number with the artifact and the entry it belongs to."""
         for entry in self.entries:
@@ -144,6 +148,11 @@ class History(Record):
     def _repr_html_(self) -> str | None:
         draw = RENDERERS.get("text/html")
         return draw(self) if draw else None
+
+
+def _compressed(results: Sequence[HistoryResult]) -> tuple[HistoryResult, ...]:
+    known = {(one.target, one.scenario) for one in results if one.precision != "float32"}
+    return tuple(one for one in results if one.precision != "float32" or (one.target, one.scenario) not in known)
 
 
 def number_of(measurement: Measurement) -> HistoryNumber | None:

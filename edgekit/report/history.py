@@ -72,7 +72,7 @@ def says_something(name: str, evidence: Evidence) -> bool:
 
 
 def render_terminal(found: History, console: Console) -> None:
-    """Print the entries, then each number over time."""
+    """Print the entries, then each number over time; float baselines where they stand alone."""
     from edgekit.report.terminal_tables import plain_table, text
 
     roomy = console.width >= _ROOMY
@@ -85,7 +85,7 @@ def render_terminal(found: History, console: Console) -> None:
     console.print(table if found.entries else text("The history has no such entry."))
     if len(found) > _MOST_ENTRIES:
         console.print(text(f"{len(found) - _MOST_ENTRIES} older entries are not shown; --json and --csv have them.", style="dim"))
-    found = found.replace(entries=found.entries[-_MOST_ENTRIES:])
+    found = found.replace(entries=found.entries[-_MOST_ENTRIES:]).without_baselines()
     clear = False
     for name in found.metrics or SHOWN:
         lines = [line for line in series(found, name).values() if says_something(name, line[0].now.number.evidence)]

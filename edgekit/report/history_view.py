@@ -82,8 +82,8 @@ class HistoryView:
 
 
 def history_view(found: History) -> HistoryView:
-    """Prepare a history: its latest entries."""
-    found = found.replace(entries=found.entries[-_MOST_ENTRIES:])
+    """Prepare a history: its latest entries, float baselines left out."""
+    found = found.replace(entries=found.entries[-_MOST_ENTRIES:]).without_baselines()
     runs = list(dict.fromkeys(entry.run for entry in found.entries))
     metric = next((entry.metric for entry in reversed(found.entries) if entry.metric), "score")
     shown = runs[-_FRONT_RUNS:]

@@ -112,3 +112,17 @@ def test_names_from_a_store_are_no_terminal_commands() -> None:
     found = make_history(2)
     entries = tuple(entry.replace(run="a\x1b[31m[bold]", device="b\x1b]0;x") for entry in found.entries)
     assert "\x1b" not in printed(found.replace(entries=entries))
+
+
+def test_float_baselines_are_shown_where_they_stand_alone() -> None:
+    found = make_history(2)
+    entries = []
+    for entry in found.entries:
+        floats = [one.replace(label=f"{one.label}-float32", precision="float32") for one in entry.results]
+        entries.append(entry.replace(results=(*entry.results, *floats)))
+    both = found.replace(entries=tuple(entries))
+    assert both.without_baselines() == found
+    assert "onnx-float32" not in printed(both)
+    alone = both.replace(entries=tuple(one.replace(results=one.results[-1:]) for one in both.entries))
+    assert alone.without_baselines() == alone
+    assert "tflite-float32" in printed(alone)
