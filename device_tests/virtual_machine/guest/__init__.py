@@ -1,0 +1,1 @@
+"""What the virtual machine is given to start with: scripts and settings of its own."""
