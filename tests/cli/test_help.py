@@ -47,8 +47,8 @@ def test_help_loads_click_and_little_else(arguments: list[str]) -> None:
 
 def test_every_file_of_a_command_is_a_command() -> None:
     shared = {
-        "__init__", "__main__", "chatter", "configuration", "console", "exit_codes", "export_options", "options", "progress",
-        "reading_options", "recipe_flags", "running_options", "summaries",
+        "__init__", "__main__", "chatter", "configuration", "console", "device_tables", "exit_codes", "export_options", "groups",
+        "options", "progress", "reading_options", "recipe_flags", "running_options", "summaries",
     }  # fmt: skip
     files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
     assert files - shared == set(cli.COMMANDS)
