@@ -76,12 +76,12 @@ def render_terminal(found: History, console: Console) -> None:
     from edgekit.report.terminal_tables import plain_table, text
 
     roomy = console.width >= _ROOMY
-    table = plain_table("no.", "when", "what", "run", "recipe", "device", "verdict", left=("when", "what"),
-                        fold=("run", "recipe", "device"))  # fmt: skip
-    table.columns[-1].justify = "left"
+    left, fold = ("when", "what", "verdict"), ("run", "recipe", "device")
+    table = plain_table("no.", "when", "what", "verdict", "run", "recipe", "device", left=left, fold=fold)
     for entry in found.entries[-_MOST_ENTRIES:]:
-        words = (str(entry.number), quantities.moment(entry.created), entry.kind, entry.run, entry.recipe, entry.device)
-        table.add_row(*map(text, words), text(entry.verdict or quantities.NOTHING, style=_style(entry.verdict)))
+        verdict = text(entry.verdict or quantities.NOTHING, style=_style(entry.verdict))
+        about = (text(entry.run), text(entry.recipe), text(entry.device))
+        table.add_row(str(entry.number), quantities.moment(entry.created), entry.kind, verdict, *about)
     console.print(table if found.entries else text("The history has no such entry."))
     if len(found) > _MOST_ENTRIES:
         console.print(text(f"{len(found) - _MOST_ENTRIES} older entries are not shown; --json and --csv have them.", style="dim"))
