@@ -1,18 +1,22 @@
-"""What every link to a device promises: an SSH server on loopback, and the shell's double."""
+"""What every link to a device promises: an SSH server on loopback, adb's client to a labelled test daemon, the shell's double."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from edgekit.core.device_link import Link
 from edgekit.core.errors import DeviceError
+from edgekit.core.profile import DeviceProfile
 from edgekit.device_tests.remote.facts import device_facts
 from edgekit.device_tests.testing import ShellLink
+from edgekit.device_tests.transports.adb import AdbLink
 from edgekit.device_tests.transports.ssh import SshLink
+from tests.device_tests.adb_daemon.device import AdbServer, TestDevice, missing
 from tests.device_tests.remote.ssh_server import MISSING, SshServer, is_installed, start_sshd
 
 DATA = bytes(range(256)) * 1200 + b"the end"
@@ -27,14 +31,34 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
     made.stop()
 
 
-@pytest.fixture(scope="module", params=["shell", "ssh"])
+@contextmanager
+def adb_link(folder: Path, *, is_old: bool) -> Iterator[AdbLink]:
+    """A link to the test daemon, speaking as a phone of today or as one before Android 7."""
+    if reason := missing():
+        pytest.skip(reason)
+    server, device = AdbServer(folder), TestDevice(folder / "daemon", is_old=is_old)
+    try:
+        connection = {"serial": device.serial, "server_port": server.port, "folder": "/data/local/tmp/not there yet"}
+        yield AdbLink(DeviceProfile(name="daemon", title="A test daemon", transport="adb", connection=connection, runtimes={}))
+    finally:
+        device.stop()
+        server.stop()
+
+
+@pytest.fixture(scope="module", params=["shell", "ssh", "adb", "adb before Android 7"])
 def link(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
     folder = tmp_path_factory.mktemp("device") / "not there yet"
     made: Link
-    made = ShellLink(folder) if request.param == "shell" else SshLink(request.getfixturevalue("server").profile(folder=folder))
-    made.connect()
-    yield made
-    made.close()
+    with ExitStack() as stack:
+        if request.param == "shell":
+            made = ShellLink(folder)
+        elif request.param == "ssh":
+            made = SshLink(request.getfixturevalue("server").profile(folder=folder))
+        else:
+            made = stack.enter_context(adb_link(folder.parent, is_old="before" in request.param))
+        made.connect()
+        yield made
+        made.close()
 
 
 def test_a_link_is_one(link: Link) -> None:

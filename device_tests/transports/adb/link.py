@@ -6,7 +6,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edgekit.core.device_link import Finished
 from edgekit.core.errors import DeviceError
@@ -77,7 +77,12 @@ class AdbLink:
     def push(self, source: Path, target: str, *, offset: int = 0) -> None:
         """Send a file's bytes from ``offset`` on; what lies behind that offset on the device is cut off first."""
         shell, place = self._connected(), shlex.quote(target)
-        keep = f"[ $(wc -c < {place}) -ge {offset} ] && truncate -s {offset} {place}" if offset else f": > {place}"
+        above = shlex.quote(PurePosixPath(target).parent.as_posix())
+        keep = (
+            f"[ $(wc -c < {place}) -ge {offset} ] && truncate -s {offset} {place}"
+            if offset
+            else f"mkdir -p {above} && : > {place}"
+        )
         self._check_sent(shell.run(keep, folder=self.folder, timeout_s=_ANSWER_S), target)
         held = size = source.stat().st_size
         if size > offset:

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ class TestDevice:
         self.boots = 0
         self._is_wanted = True
         self._turn = threading.Lock()
+        self._starter = ThreadPoolExecutor(1)  # the sandbox dies with the thread that started it: this one stays
         _lay_out(folder, self.properties)
         self._start()
 
@@ -145,6 +147,7 @@ class TestDevice:
         self._is_wanted = False
         with self._turn:
             self._kill()
+        self._starter.shutdown()
 
     def _start(self) -> None:
         (self.folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
@@ -152,15 +155,16 @@ class TestDevice:
         settings = {"port": self.port, "properties": self.properties, "is_old": self.is_old, "authorises": self.authorises}
         python = str(Path(sys.executable).resolve())
         words = [*_sandbox(), *_device(self.folder, self.disk_bytes), python, "-s", "-m", "adb_daemon", json.dumps(settings)]
-        log = (self.folder / "daemon.log").open("a")
-        self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-        )
-        log.close()
+        self._process = self._starter.submit(self._launch, words).result()
         ready = self._process.stdout.readline() if self._process.stdout else ""
         if not ready:
             raise RuntimeError(f"the daemon did not start: {(self.folder / 'daemon.log').read_text()}")
         threading.Thread(target=self._watch, args=(self._process,), daemon=True).start()
+
+    def _launch(self, words: list[str]) -> subprocess.Popen[str]:
+        with (self.folder / "daemon.log").open("a") as log:
+            pipe = subprocess.PIPE
+            return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=log, text=True, start_new_session=True)
 
     def _watch(self, process: subprocess.Popen[str]) -> None:
         """Start the daemon again when it ends to reboot."""
