@@ -50,23 +50,18 @@ detach() {
     else exec python3 -c 'import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])' "$@"; fi
 }
 
-# What process $1 was started as; nothing where there is none, or only what is left of one that ended.
-called() {
-    if [ -d /proc/self ]; then tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null
-    else ps -o command= -p "$1" 2>/dev/null; fi
-}
-
-# Whether process $1 works for job $2; a number may belong to somebody else by now.
+# Whether process $1 was started with word $2; a number may belong to somebody else by now, and what has ended has no words.
 serves() {
     [ -n "$1" ] || return 1
-    case $(called "$1") in *" $2 "* | *" $2") return 0 ;; *) return 1 ;; esac
+    if [ -d /proc/self ]; then grep -q -e "$2" "/proc/$1/cmdline" 2>/dev/null
+    else ps -o command= -p "$1" 2>/dev/null | grep -q -e "$2"; fi
 }
 
 # Kill a job's whole process group, by the number in file $1, and wait for the end of its leader.
 kill_group() {
     group=$(text "$1")
     [ -n "$group" ] || return 0
-    if ! serves "$group" "$2" && [ -n "$(called "$group")" ]; then return 0; fi
+    if ! serves "$group" "$2" && serves "$group" .; then return 0; fi
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         kill -9 "-$group" 2>/dev/null || return 0
         serves "$group" "$2" || return 0
@@ -174,12 +169,12 @@ start() { # KEY TOKEN LIMIT_S LEASE_S
     has setsid || has perl || has python3 || refuse "it has none of setsid, perl and python3, which start a job in a session of its own"
     if mkdir "$job/started" 2>/dev/null; then
         boot >"$job/boot"
-        dd if=/dev/zero of="$job/reserve" bs=4096 count=4 2>/dev/null || refuse "no room for a job"
+        head -c 16384 /dev/zero >"$job/reserve" || refuse "no room for a job"
         detach sh "$0" "$nonce" supervise "$1" "$3" "$4" </dev/null >"$job/supervisor" 2>&1 &
     fi
-    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        [ -s "$job/pid" ] && fine
-        sleep 0.1 2>/dev/null || sleep 1
+    naps=0
+    while [ "$naps" -lt 100 ] && [ ! -s "$job/pid" ]; do # ten seconds
+        if sleep 0.1 2>/dev/null; then naps=$((naps + 1)); else sleep 1; naps=$((naps + 10)); fi
     done
 }
 
