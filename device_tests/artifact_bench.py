@@ -39,7 +39,7 @@ _METER = re.compile(r"/sys/[^\s,;()]+")
 _WINDOWS = 60
 _LONGEST_WINDOW_S = 10.0
 _SHORTEST_WINDOW_S = 0.5
-_AUDIT_S = 2.0
+_SHORTEST_AUDIT_S = 0.5
 
 Found = TypeVar("Found")
 
@@ -269,7 +269,7 @@ class _DeviceBench:
             self._sustain(artifact, plan.sustained_minutes)
         if plan.audit:
             self._step(f"audit {artifact.label}")
-            seconds = max(_AUDIT_S, plan.seconds)
+            seconds = max(_SHORTEST_AUDIT_S, plan.seconds)
             found = self._ask(artifact, "audit", lambda: self.jobs.audit(artifact, budget_s=seconds, seed=plan.seed))
             if found is not None:
                 self.rows[artifact.label] = self.rows[artifact.label].replace(audit=found.checks)

@@ -29,8 +29,8 @@ _MINUTES = 10.0
         "bench runs/watch/artifacts/tflite/model.tflite --seconds 1",
         "bench runs/watch/artifacts/onnx-float32/model.onnx runs/watch/artifacts/onnx/model.onnx --seconds 1 --profile",
         "bench runs/watch/artifacts/tflite/model.tflite -O provider=builtin --warm-up 50 --seconds 1 --json",
-        "bench runs/watch --device host --target onnx --scenario single-stream --scenario offline --seconds 0.5 --starts 1",
-        "bench runs/watch --device host --target tflite --sustained --minutes 0.05 --audit --seconds 0.5 --starts 0 --json",
+        "bench runs/watch --device host --target tflite --scenario single-stream --scenario offline --seconds 0.2 --starts 1",
+        "bench runs/watch --device host --target tflite --sustained --minutes 0.02 --audit --seconds 0.2 --starts 0 --json",
     ]
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN|FILES...")
