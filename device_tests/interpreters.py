@@ -6,9 +6,9 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any
 
-import edgekit
 from edgekit.core.device_link import Link
 from edgekit.core.errors import ProfileError
 from edgekit.core.supervision import plain
@@ -61,9 +61,10 @@ class PythonThere:
         shown = ".".join(map(str, self.version))
         if self.version < _OLDEST_PYTHON:
             return f"{self.executable} is Python {shown}; edgekit needs {'.'.join(map(str, _OLDEST_PYTHON))} or later"
-        if self.edgekit != edgekit.__version__:
+        here = metadata.version("edgekit")
+        if self.edgekit != here:
             found = f"edgekit {self.edgekit}" if self.edgekit else "no edgekit"
-            return f"{self.executable} has {found}, and {edgekit.__version__} runs here"
+            return f"{self.executable} has {found}, and {here} runs here"
         return ""
 
     def lacks(self, runtime: str) -> str:
@@ -117,7 +118,8 @@ def need_python(there: PythonThere | None, python: str, host: str) -> PythonTher
 def install_command(python: str, extra: str) -> str:
     """What installs edgekit, as it is here, into a device's Python."""
     brackets = f"[{extra}]" if extra else ""
-    return f"{python} -m pip install 'edgekit{brackets}=={edgekit.__version__}'"
+    here = metadata.version("edgekit")
+    return f"{python} -m pip install 'edgekit{brackets}=={here}'"
 
 
 def _read_python(output: str) -> PythonThere | None:

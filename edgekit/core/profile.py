@@ -125,6 +125,7 @@ class DeviceProfile(Record):
         device_class: What kind of device it is; the shipped profiles' default budgets follow it.
         transport: Name in the ``edgekit.transports`` entry-point group.
         connection: Settings of the transport: ``host``, ``user``, ``serial``, ``cpu`` …; each transport lists its own.
+        hardware: Facts about the device; what is left out, it is asked.
         runtimes: Target name -> runtime. Artifacts of other targets are not for this device.
         operating_system: What the device runs, such as ``"Android 14"``.
         systems: Operating system as the device names it (``"Darwin"``) -> target name -> the runtime used there instead.
@@ -133,6 +134,8 @@ class DeviceProfile(Record):
         memory_limit_bytes: Most memory a job may take; None: most of what is free.
         timeout_s: Limit of one job.
         evaluation_samples: At most so many evaluation samples run on the device, chosen by the task's seed; None: all.
+        budgets: The most that is allowed.
+        tolerances: How far an artifact may be from what it was made from.
         attach: How to reach the device, in a sentence or two.
         recognised_by: Words of what such a device says of itself (board model, product, system on a chip); any one is enough.
         sources: Documents the facts are from.
