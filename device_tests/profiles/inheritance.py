@@ -27,6 +27,7 @@ __all__ = ["Layer", "chain", "merged", "parse_layers", "problem", "read_layers"]
 
 _LARGEST_BYTES = 2**20
 """No profile written by hand comes near."""
+_DEEPEST = 16
 _WHOLE = {"runtimes": 2, "systems": 3}
 """Table -> depth at which its entries are replaced as a whole."""
 _VALUES = "connection"
@@ -75,6 +76,8 @@ def parse_layers(text: str, path: Path) -> tuple[Layer, ...]:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as reason:
         raise ProfileError(f"{path} is not TOML: {reason}.") from reason
+    if not _is_shallow(table):
+        raise ProfileError(f"{path} nests tables more than {_DEEPEST} deep: it is no device profile.")
     if "devices" not in table:
         return (Layer(path, text, table),)
     whole = Layer(path, text, table)
@@ -186,6 +189,21 @@ def _holds(table: Any, place: Sequence[str]) -> bool:
         else:
             return False
     return True
+
+
+def _is_shallow(table: Any) -> bool:
+    """Whether tables and arrays lie in each other no deeper than a profile's do; without recursion, whose limit is the question."""
+    level = [table]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def _text(path: Path) -> str:

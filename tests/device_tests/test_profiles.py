@@ -253,6 +253,8 @@ def test_what_is_no_text(tmp_path: Path) -> None:
     assert "cannot be read as text" in refusal(tmp_path / "binary.toml")
     assert "larger than 1 MiB" in refusal(tmp_path / "large.toml")
     assert "no plain file" in refusal(tmp_path / "folder.toml")
+    write(tmp_path, f'name = "deep"\nextends = "host"\nconnection{".a" * 5000} = 1', "deep.toml")
+    assert "nests tables more than 16 deep" in refusal(tmp_path / "deep.toml")
 
 
 # Inheritance
