@@ -45,7 +45,7 @@ _RUNTIMES = {
 """Kind of file -> runtime."""
 _SUFFIXES = {".onnx": "onnxruntime", ".mlmodel": _RUNTIMES[CORE_ML.name]}
 """Kinds without a mark of their own, by name."""
-_REFERENCE = frozenset({"coreml-reference"})
+_REFERENCE = frozenset({"coreml-reference", "ethos-u-vela", "tflite-micro"})
 _COMPANIONS = (".data",)
 """What edgekit's export and torch.onnx call the file of an .onnx model's weights, behind its own name."""
 _LOG_BYTES = 2**28
