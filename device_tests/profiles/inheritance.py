@@ -192,7 +192,7 @@ def _holds(table: Any, place: Sequence[str]) -> bool:
 
 
 def _is_shallow(table: Any) -> bool:
-    """Whether tables and arrays lie in each other no deeper than a profile's do; without recursion, whose limit is the question."""
+    """Whether tables and arrays nest no deeper than a profile's do; found without recursion, whose limit is the question."""
     level = [table]
     for _ in range(_DEEPEST):
         level = [

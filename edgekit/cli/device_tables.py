@@ -29,10 +29,9 @@ _BYTES = "_bytes"
 _UNITS = {"_ms": " ms", "_mj": " mJ", "_points": " points"}
 
 
-def draw_list(console: Console, found: Sequence[Listed], *, words: Sequence[str]) -> None:
+def draw_list(console: Console, found: Sequence[Listed]) -> None:
     """One line for each profile."""
     if not found:
-        console.print(f"No profile holds {' and '.join(repr(word) for word in words)}." if words else "No profile.", markup=False)
         return
     if not console.is_terminal:  # a file or a pipe is as wide as it has to be
         console.width = max(console.width, _WIDE)

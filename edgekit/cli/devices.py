@@ -152,6 +152,7 @@ def schema(terminal: Terminal) -> None:
 
 def _list(terminal: Terminal, words: Sequence[str], *, ready: bool = False) -> None:
     from edgekit.cli.device_tables import draw_list
+    from edgekit.core.errors import nearest
     from edgekit.device_tests.catalogue import Listed, listed, matching
 
     files = [word for word in words if word.endswith(".toml")]
@@ -161,7 +162,10 @@ def _list(terminal: Terminal, words: Sequence[str], *, ready: bool = False) -> N
         "devices": [{**_document(one.profile), "origin": one.origin, "obstacle": one.obstacle} for one in found if one.profile],
         "broken": [{"name": one.name, "origin": one.origin, "message": one.obstacle} for one in found if not one.profile],
     }
-    terminal.finish(document, lambda console: draw_list(console, found, words=words))
+    if words and not chosen:
+        said = " and ".join(f"'{word}'" for word in words)
+        terminal.note(f"No profile holds {said}.{nearest(words[0], devices.commands)} All are listed by: edgekit devices")
+    terminal.finish(document, lambda console: draw_list(console, found))
 
 
 def _loaded(names: Sequence[str]) -> list[DeviceProfile]:

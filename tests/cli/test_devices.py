@@ -109,6 +109,12 @@ def test_words_choose(document: Callable[..., dict[str, Any]], words: str, names
     assert [device["name"] for device in document(line)["devices"]] == names
 
 
+def test_words_that_choose_nothing_may_have_meant_a_command(devices: Callable[..., Result]) -> None:
+    result = devices("ad my-pi")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "No profile holds 'ad' and 'my-pi'. Did you mean 'add'? All are listed by: edgekit devices\n"
+
+
 def test_ones_own_come_first_and_a_broken_one_is_named(
     document: Callable[..., dict[str, Any]], devices: Callable[..., Result], own: Path
 ) -> None:
@@ -316,18 +322,59 @@ def test_an_android_device_is_added_and_checked(
 # Examples
 
 
-class Doubled:
-    """What a transport is to ``devices add``, on this machine's own shell."""
+PI = {"model": "Raspberry Pi 4 Model B Rev 1.4", "system": "Linux", "architecture": "aarch64", "cores": "4 logical"}
+MAC = {"model": "Mac14,3", "processor": "Apple M2", "system": "Darwin", "architecture": "arm64", "cores": "8 logical, 8 physical"}
 
-    def __init__(self, folder: Path) -> None:
+
+class Doubled:
+    """What a transport is to ``devices add``, on this machine's own shell; it says of itself what it is told to say."""
+
+    def __init__(self, folder: Path, facts: Mapping[str, str] = PI) -> None:
         self.link = ShellLink(folder)
+        self.said = facts
 
     def facts(self) -> Mapping[str, str]:
         self.link.connect()
-        return {"model": "Raspberry Pi 4 Model B Rev 1.4", "system": "Linux", "architecture": "aarch64", "cores": "4 logical"}
+        return self.said
 
     def close(self) -> None:
         self.link.close()
+
+
+def test_a_mac_is_reached_by_a_transport_of_its_own(
+    document: Callable[..., dict[str, Any]], own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No Mac is here: its facts are those of a Mac mini as sysctl words them, its Python is this one."""
+    monkeypatch.setattr(enrolment, "connect", lambda _: Doubled(tmp_path / "device", MAC))
+    document(f"add mini --ssh me@mini.local --python {sys.executable}")
+    profile = load_profile(own / "mini.toml")
+    assert (profile.transport, profile.hardware.processor) == ("mac", "Apple M2")
+    assert profile.runtimes.keys() == {"coreml", "onnx", "tflite"}
+
+
+def test_a_mac_without_python_is_told_what_to_install(
+    devices: Callable[..., Result], own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment, "connect", lambda _: Doubled(tmp_path / "device", MAC))
+    monkeypatch.setattr(enrolment, "find_python", lambda *_, **__: None)
+    result = devices("add mini --ssh me@mini.local")
+    assert result.exit_code == 2
+    assert (
+        "mini.local is a Mac, where edgekit needs Python: no Python answers. Run there: python3 -m pip install" in result.output
+    )
+
+
+def test_a_device_on_which_nothing_runs_models(
+    devices: Callable[..., Result], own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        enrolment, "connect", lambda _: Doubled(tmp_path / "device", {"system": "Linux", "architecture": "riscv64"})
+    )
+    monkeypatch.setattr(enrolment, "find_python", lambda *_, **__: None)
+    result = devices("add visionfive --ssh user@visionfive")
+    assert result.exit_code == 3
+    assert "edgekit-runner is not built here for riscv64" in result.output
+    assert not own.exists()
 
 
 def subcommands() -> dict[str, tuple[str, ...]]:
