@@ -64,6 +64,7 @@ class Daemon:
         self.is_old = is_old
         self.authorises = True
         self.fault = Fault()
+        self.later: list[Fault] = []
         self.messages = 0
         self.bytes = 0
         self.connections: set[Connection] = set()
@@ -99,7 +100,7 @@ class Daemon:
             await asyncio.Event().wait()
 
     async def _fail(self, writer: asyncio.StreamWriter, packed: bytes) -> None:
-        fault = self.fault
+        fault, self.fault = self.fault, self.later.pop(0) if self.later else Fault()
         if fault.kind in {"reboot", "die"}:
             os._exit(REBOOTS if fault.kind == "reboot" else 1)
         if fault.kind == "stall":
@@ -124,8 +125,9 @@ class Daemon:
         _say({"ready": True})
         while line := await reader.readline():
             asked: dict[str, Any] = json.loads(line)
-            if "fault" in asked:
-                self.fault, self.messages, self.bytes = Fault(**asked["fault"]), 0, 0
+            if "faults" in asked:
+                self.fault, *self.later = [Fault(**one) for one in asked["faults"]] or [Fault()]
+                self.messages = self.bytes = 0
             if "authorises" in asked:
                 self.authorises = asked["authorises"]
             if asked.get("drop_stalled"):

@@ -119,15 +119,19 @@ class TestDevice:
 
     def count(self) -> None:
         """Count messages and bytes from now on; no fault."""
-        self.ask(fault={})
+        self.ask(faults=[])
 
     def fail(self, kind: str, *, at: int = 0, at_bytes: int = 0, down_s: float = 0.0) -> None:
         """Count messages and bytes from now on and let one go wrong."""
-        self.ask(fault={"kind": kind, "at": at, "at_bytes": at_bytes, "down_s": down_s})
+        self.ask(faults=[{"kind": kind, "at": at, "at_bytes": at_bytes, "down_s": down_s}])
+
+    def cut_several(self, places: list[int]) -> None:
+        """Count messages from now on and cut every connection at each of these."""
+        self.ask(faults=[{"kind": "cut", "at": at} for at in sorted(set(places))])
 
     def mend(self) -> None:
         """No fault any more; connections that said nothing are dropped."""
-        self.ask(fault={}, drop_stalled=True)
+        self.ask(faults=[], drop_stalled=True)
 
     def orphans(self, *, within_s: float) -> list[str]:
         """What still runs when it should have ended ``within_s`` ago at the latest; returns as soon as nothing does."""
