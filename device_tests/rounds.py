@@ -178,10 +178,11 @@ def sample_loads(
         with opened(True):
             loading_s = max(time.perf_counter() - start, 1e-9)
         count = max(min(count, 1 + int(_LOADING_SHARE * budget_s / loading_s)), 1)
-    for number in range(count):
-        with opened(number % 2 == 1) as models, _without_collections():
-            rounds.begin_load(_takers(models, block_s))
-            rounds.take(budget_s=budget_s / count, fewest=math.ceil(fewest_rounds / count), load_count=count)
+    with _without_collections():
+        for number in range(count):
+            with opened(number % 2 == 1) as models:
+                rounds.begin_load(_takers(models, block_s))
+                rounds.take(budget_s=budget_s / count, fewest=math.ceil(fewest_rounds / count), load_count=count)
     return rounds.series()
 
 
