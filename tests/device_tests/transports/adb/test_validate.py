@@ -87,4 +87,4 @@ def test_an_int8_model_of_the_pipeline_answers_bit_for_bit_as_here(
     assert (found[0].metric, found[0].outputs) == (expected[0].metric, expected[0].outputs)
     assert found[0].metric is not None and found[0].metric.sample_count == 32
     assert found[0].measurement("latency") is None, "a clock of the test daemon says nothing about a phone"
-    assert {one.evidence for one in found[0].measurements if one.name != "size"} == {Evidence.EMULATED}
+    assert not [one for one in found[0].measurements if one.evidence is Evidence.MEASURED and one.name != "size"]
