@@ -83,7 +83,7 @@ _HOMES = {
     "Quantize": "core.recipe",
     "RKD": "compression.distill.relations",
     "Recipe": "core.recipe",
-    "RunBench": "core.device_bench",
+    "RunBench": "report.device_bench",  # with its notebook renderer
     "SourceOptions": "core.source",
     "Sparsify": "core.recipe",
     "SweepReport": "report.sweep",  # with its notebook renderer

@@ -40,10 +40,11 @@ def report(terminal: Terminal, /, run: Path, html: Path | None, junit: Path | No
     Benchmarks that lie in the run are shown as well, and in the page also what the history knows of the runs before. The run
     itself holds report.json and report.html. Showing a report always ends with code 0, whatever the verdict.
     """
+    from edgekit.core.device_bench import RunBench
     from edgekit.core.run import RunFolder
     from edgekit.report import render_terminal, write_html
+    from edgekit.report.bench_terminal import render_terminal as render_benches
     from edgekit.report.bench_view import read_benches
-    from edgekit.report.device_bench import render_terminal as render_benches
 
     folder = RunFolder(run)
     folder.manifest()
@@ -59,7 +60,7 @@ def report(terminal: Terminal, /, run: Path, html: Path | None, junit: Path | No
 
     def render(console: Console) -> None:
         if benches:
-            render_benches(benches, console)
+            render_benches(RunBench(run=run.resolve().name, devices=benches), console)
         render_terminal(found, console)
 
     timed = {"bench": [json.loads(bench.to_json()) for bench in benches]} if benches else {}
@@ -68,9 +69,10 @@ def report(terminal: Terminal, /, run: Path, html: Path | None, junit: Path | No
 
 def _report_benches(terminal: Terminal, run: RunFolder, benches: Sequence[BenchedDevice], html: Path | None) -> None:
     """Benchmarks of a run that was not validated."""
+    from edgekit.core.device_bench import RunBench
     from edgekit.core.files import write_text
     from edgekit.report import past_of
-    from edgekit.report.device_bench import render_terminal
+    from edgekit.report.bench_terminal import render_terminal
     from edgekit.report.page import bench_page_html
 
     if html is not None:
@@ -78,7 +80,7 @@ def _report_benches(terminal: Terminal, run: RunFolder, benches: Sequence[Benche
         terminal.note(f"Wrote {html}")
     terminal.note(f"{run.path} was timed and not validated yet: edgekit validate {run.path} --device host")
     document = {"bench": [json.loads(bench.to_json()) for bench in benches]}
-    terminal.finish(document, lambda console: render_terminal(benches, console))
+    terminal.finish(document, lambda console: render_terminal(RunBench(run=run.path.name, devices=tuple(benches)), console))
 
 
 def read_report(run: RunFolder) -> ValidationReport:

@@ -57,14 +57,14 @@ MIGRATIONS = (
 
 _BUSY_S = 20.0
 _FOREIGN = "Move it away, or name another file with EDGEKIT_HISTORY."
-_ENTRY = (
+_ENTRY: tuple[str, ...] = (
     "created", "kind", "run", "task", "recipe", "metric", "program_sha256", "task_sha256", "device", "device_title", "facts",
     "versions", "verdict", "open_gates",
 )  # fmt: skip
-_RESULT = (
+_RESULT: tuple[str, ...] = (
     "label", "target", "precision", "artifact_sha256", "runtime", "runtime_version", "evidence", "failure", "scenario",
 )  # fmt: skip
-_NUMBER = ("name", "value", "unit", "evidence", "sample_count")
+_NUMBER: tuple[str, ...] = ("name", "value", "unit", "evidence", "sample_count")
 _AS_JSON = {"facts", "versions", "open_gates"}
 
 
@@ -256,7 +256,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _insert(connection: sqlite3.Connection, entry: HistoryEntry) -> int:
-    fields = entry.model_dump(mode="json")
+    fields: dict[str, Any] = entry.model_dump(mode="json")
     fields |= {name: json.dumps(fields[name], ensure_ascii=False) for name in _AS_JSON}
     number = _row(connection, "entries", {name: fields[name] for name in _ENTRY})
     for result in fields["results"]:

@@ -134,7 +134,7 @@ def _times(artifact: BenchedArtifact) -> TimeRow:
         ("cold start", *_time(artifact.find("cold_load_time"))),
         ("warm start", *_time(artifact.find("warm_load_time"))),
         ("first inference", *_time(artifact.find("first_inference"))),
-        ("peak memory", *_bytes(artifact.find("peak_memory"))),
+        ("memory", *_bytes(artifact.find("peak_memory") or artifact.find("arena"))),
         ("size", quantities.size(artifact.size_bytes), "", None),
     ]
     not_timed = f"not timed: {artifact.evidence.value}" if weak else ""
@@ -214,6 +214,12 @@ def _profile(artifact: BenchedArtifact) -> tuple[BenchedArtifact, Drawn, str] | 
     return artifact, Drawn.by(lambda width: operator_figure(profile, width=width)), remark
 
 
+def _is_telling(one: Measurement) -> bool:
+    """Whether a note changes how its number is read: how latency was taken, no cold start, what an estimate rests on."""
+    is_false_start = one.name == "cold_load_time" and "not a cold start" in one.note
+    return bool(one.note) and (one.name == "latency" or is_false_start or one.evidence is Evidence.ESTIMATED)
+
+
 def _remarks(device: BenchedDevice) -> list[tuple[str, str]]:
     """Label and sentence."""
     found = [(label, reason) for label, reason in device.skipped.items()]
@@ -222,6 +228,7 @@ def _remarks(device: BenchedDevice) -> list[tuple[str, str]]:
         found += [(artifact.label, f"no operator profile: {artifact.profile_failure}")] if artifact.profile_failure else []
         disturbed = [artifact.interference, *(one.interference for one in artifact.scenarios)]
         found += [(artifact.label, one.sentence) for one in disturbed if one and one.sentence]
-        latency = artifact.find("latency")
-        found += [(artifact.label, latency.note)] if latency and latency.note else []
+        found += [
+            (artifact.label, f"{one.name.replace('_', ' ')}: {one.note}") for one in artifact.measurements if _is_telling(one)
+        ]
     return list(dict.fromkeys(found))

@@ -114,7 +114,7 @@ def test_a_run_that_was_only_timed_has_a_report(command_line: Command, runs: Pat
     make_bench().write_json(runs / "watch-1.5" / "bench" / "pi-5.json")
     result = command_line("report runs/watch-1.5 --html out.html")
     assert result.exit_code == 0, result.output
-    assert "Benchmark on Raspberry Pi 5" in result.stdout
+    assert "Raspberry Pi 5: Cortex-A76" in result.stdout
     assert "was timed and not validated yet" in result.stderr
     assert "not validated" in (tmp_path / "out.html").read_text(encoding="utf-8")
     assert [one["profile"]["name"] for one in json.loads(command_line("report runs/watch-1.5 --json").stdout)["bench"]] == [

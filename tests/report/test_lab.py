@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from rich.console import Console
 
-from edgekit.core.device_bench import RunBench
 from edgekit.core.errors import IntegrityError
 from edgekit.core.history_store import HistoryStore
 from edgekit.core.measurement import Evidence
 from edgekit.core.validation import ValidationReport
-from edgekit.report import device_bench, past_of, write_html
+from edgekit.report import past_of, write_html
 from edgekit.report.bench_view import bench_views, read_benches
+from edgekit.report.device_bench import RunBench
 from edgekit.report.figure_front import front_figure, points_of_history, points_of_report
 from edgekit.report.figure_operators import operator_figure
 from edgekit.report.figure_sustained import sustained_figure
@@ -228,18 +226,6 @@ def test_the_terminal_shows_all_devices(lab: ValidationReport, width: int) -> No
     table = part(text, "All devices", "BLOCK  1 of 6")
     assert table.count("not run") == sum(len(LAB) - sum(target in one[3] for one in LAB.values()) for target in RUNTIMES)
     assert "pi-5 names no runtime for coreml" in text
-
-
-@pytest.mark.parametrize("width", [80, 120, 160])
-def test_the_terminal_shows_benchmarks(width: int) -> None:
-    stream = io.StringIO()
-    console = Console(file=stream, width=width, color_system=None, force_terminal=False, legacy_windows=False)
-    device_bench.render_terminal([make_bench(), make_bench("cortex-a72")], console)
-    text = stream.getvalue()
-    tables = [line for line in text.splitlines() if "   " in line.strip()]
-    assert max(map(len, tables)) <= width
-    for words in ("single stream", "Throttled.", "TEST04", "onnx-float32", "QLinearConv × 9"):
-        assert words in text
 
 
 def test_a_notebook_draws_a_benchmark() -> None:
