@@ -7,7 +7,7 @@
     python benchmarks/matrix.py
 
 Each fixture is compressed to int8, exported to ONNX, TFLite and Core ML, and validated by one ``edgekit validate --device
-examples/lab.toml``. Kept are each device's verdict and, for each cell, accuracy, flips, parity and the numbers with their evidence.
+examples/lab.toml``. Kept are each device's verdict and, for each cell, accuracy, flips, parity, numbers and their evidence.
 Emulated cores answer a sample of the evaluation set: emulation gives a core's numbers, not its speed.
 """
 
