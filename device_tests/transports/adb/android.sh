@@ -1,4 +1,5 @@
 # What only Android says of itself, one "key: value" a line; what cannot be read is left out. POSIX sh.
+# Android's C library has no \| in basic regular expressions: alternatives are written for sed -E.
 say() { [ -n "$2" ] && printf '%s: %s\n' "$1" "$2"; }
 prop() { getprop "$1" 2>/dev/null; }
 
@@ -19,7 +20,7 @@ for zone in /sys/class/thermal/thermal_zone*; do
     case "$(cat "$zone/type" 2>/dev/null)" in [Bb]attery*) say zone "$(cat "$zone/temp" 2>/dev/null)" ;; esac
 done
 if command -v dumpsys >/dev/null 2>&1; then
-    dumpsys battery 2>/dev/null | sed -n 's/^ *\(level\|temperature\|AC powered\|USB powered\|Wireless powered\): */battery \1: /p'
+    dumpsys battery 2>/dev/null | sed -n -E 's/^ *(level|temperature|AC powered|USB powered|Wireless powered): */battery \1: /p'
     dumpsys thermalservice 2>/dev/null | sed -n 's/^ *Thermal Status: */thermal: /p' | sed -n 1p
     dumpsys power 2>/dev/null | sed -n 's/^ *mWakefulness=/screen: /p' | sed -n 1p
     say saving "$(settings get global low_power 2>/dev/null)"
