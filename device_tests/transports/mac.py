@@ -1,6 +1,6 @@
 """A Mac reached over SSH, where Core ML itself predicts: the Python agent there, with coremltools and the runtime ``coreml``.
 
-The compute units are the runtime's option: ``runtimes.coreml.options.compute_units`` in the profile. No Mac can be reached from
+The compute units are the runtime's option: ``runtimes.coreml.options.provider`` in the profile. No Mac can be reached from
 where edgekit is tested; what is tested is all but the Mac: the link, the carrier, the agent, and the facts in text that
 ``sysctl`` is known to print.
 """
