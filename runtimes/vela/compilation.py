@@ -34,8 +34,8 @@ def compile_model(path: Path, configuration: Configuration) -> tuple[Report, byt
         WorkerError: Vela crashed, or took too long.
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-vela-") as folder:
-        said = _call(path.resolve(), configuration, Path(folder))
-        stem = path.name.removesuffix(".tflite")
+        said = _call(path, configuration, Path(folder))
+        stem = path.resolve().stem
         names = (f"{stem}_summary_{configuration.system_config}.csv", f"{stem}_per-layer.csv", f"{stem}_vela.tflite")
         for name in names:
             if not Path(folder, name).is_file():
@@ -73,7 +73,7 @@ def _call(path: Path, configuration: Configuration, folder: Path) -> str:
 
 def _words(path: Path, configuration: Configuration, folder: Path) -> list[str]:
     words = [
-        str(path),
+        str(path.resolve()),
         "--output-dir", str(folder),
         "--config", configuration.config,
         "--accelerator-config", configuration.accelerator,

@@ -204,6 +204,15 @@ def test_a_crash_of_vela_is_an_error(net: Path) -> None:
         compile_model(net, read_configuration({}))
 
 
+@pytest.mark.parametrize("name", ["my.net.v2", "a net, with commas.tflite"])
+def test_any_name_of_a_file(net: Path, name: str) -> None:
+    link = net.with_name("link.tflite")
+    link.symlink_to(net.rename(net.with_name(name)))
+    report, compiled = compile_model(link, read_configuration({}))
+    assert report.layers[0].type == "Conv2D"
+    assert compiled[4:8] == b"TFL3"
+
+
 def test_a_compiled_file_cannot_be_compiled_again(net: Path, tmp_path: Path) -> None:
     _, compiled = compile_model(net, read_configuration({}))
     again = tmp_path / "net_vela.tflite"
