@@ -36,8 +36,8 @@ from edgekit.device_tests.virtual_machine.image import image_folder
 
 EXAMPLE = "smartwatch"
 SAMPLES = 200
-LONG_SAMPLES = 3000
-"""So many take some seconds there: long enough to be cut."""
+CUT_SAMPLES = 500
+"""Sending and answering so many takes long enough to be cut anywhere."""
 CUTS = 10
 PACKAGES = ("edgekit", "onnxruntime", "ai-edge-litert", "asyncssh", "numpy")
 
@@ -76,7 +76,7 @@ def cut(profile: DeviceProfile, machine: QemuVmTransport, artifact: Artifact, sa
 
 def cut_often(profile: DeviceProfile, machine: QemuVmTransport, artifact: Artifact, *, count: int) -> list[Row]:
     """Power cuts at random moments of a job, each followed by a job that must succeed."""
-    samples, chosen, rows = samples_of(EXAMPLE, LONG_SAMPLES), random.Random(0), list[Row]()
+    samples, chosen, rows = samples_of(EXAMPLE, CUT_SAMPLES), random.Random(0), list[Row]()
     expected, job_s = ask(profile, machine, artifact, samples)
     for _ in range(count):
         row = cut(profile, machine, artifact, samples, after_s=chosen.uniform(0, job_s))

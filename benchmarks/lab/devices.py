@@ -30,7 +30,7 @@ def int8_artifacts(example: str, work: Path) -> dict[str, Artifact]:
     if not run.manifest_path.is_file():
         pipeline.compress(load_example(example), recipe="int8", output=run.path)
         pipeline.export(run.path, targets=TARGETS, float_baseline=False)
-    return {artifact.target: artifact for artifact in run.load_artifacts()}
+    return {artifact.target: artifact for artifact in run.load_artifacts() if not artifact.is_baseline}
 
 
 def samples_of(example: str, count: int) -> Floats:
