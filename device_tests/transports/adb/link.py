@@ -30,6 +30,9 @@ _LOOK_S = 0.2
 _SETTLE_S = 0.05
 _PIECE = 1 << 16
 _FULL = "No space left on device"
+_PROGRAMS = ("cat", "mkdir", "tail", "truncate", "wc")
+_LACKING = 97
+"""Exit status of a device that lacks one of them; none that a shell gives by itself."""
 _READ_ONLY = ("Read-only file system", "Permission denied")
 
 
@@ -60,7 +63,13 @@ class AdbLink:
         if features.code:
             raise self._lost(features.errors)
         shell: Shell = (ShellV2 if "shell_v2" in features.output.split() else OldShell)(self.client, self.serial)
-        made = shell.run(f"mkdir -p {shlex.quote(self.folder)} && cd {shlex.quote(self.folder)}", folder="/", timeout_s=_ANSWER_S)
+        made = shell.run(_prepare(self.folder), folder="/", timeout_s=_ANSWER_S)
+        if made.code == _LACKING:
+            raise DeviceError(
+                f"Device '{self.name}' has no program '{_said(made)}' in its shell: edgekit needs Android 6 or newer, or a"
+                " Linux with the usual small programs.",
+                is_final=True,
+            )
         if made.code:
             raise DeviceError(
                 f"Device '{self.name}' does not let edgekit make its folder {self.folder}: {_said(made)}. Set connection.folder"
@@ -177,6 +186,13 @@ class AdbLink:
     def _lost(self, said: str) -> DeviceError:
         words = plain(" ".join(said.split()), most=300) or "adb does not say why"
         return DeviceError(f"The connection to device '{self.name}' ({self.serial}) was lost: {words}.")
+
+
+def _prepare(folder: str) -> str:
+    """A command that makes the folder and looks for what a link needs."""
+    place, programs = shlex.quote(folder), " ".join(_PROGRAMS)
+    lacking = f'{{ echo "$one" >&2; exit {_LACKING}; }}'
+    return f'mkdir -p {place} && cd {place} && for one in {programs}; do command -v "$one" >/dev/null || {lacking}; done'
 
 
 def _said(finished: Finished) -> str:

@@ -88,7 +88,7 @@ class ShellV2:
 
 
 class OldShell:
-    """The shell of Android 5 and 6, whose service ``exec:`` knows neither exit codes nor errors.
+    """The shell of Android 6, whose service ``exec:`` knows neither exit codes nor errors.
 
     Args:
         client: Calls adb.

@@ -221,6 +221,15 @@ def test_a_folder_that_cannot_be_made_is_named(device: TestDevice, profile_of: P
     assert caught.value.is_final
 
 
+def test_a_device_without_the_small_programs_is_told_so(
+    device: TestDevice, profile_of: Profiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_PROGRAMS", ("cat", "a_program_nobody_has"))
+    with pytest.raises(DeviceError, match="no program 'a_program_nobody_has' in its shell: edgekit needs Android 6") as caught:
+        AdbLink(profile_of(device)).connect()
+    assert caught.value.is_final
+
+
 def test_nothing_runs_without_a_connection(device: TestDevice, profile_of: Profiles, source: Path) -> None:
     link = AdbLink(profile_of(device))
     with pytest.raises(DeviceError, match="not connected"):

@@ -13,7 +13,7 @@ import onnx.helper
 import pytest
 
 from edgekit.core.artifact import Artifact
-from edgekit.core.errors import ProfileError
+from edgekit.core.errors import DeviceError, ProfileError
 from edgekit.core.files import sha256
 from edgekit.core.profile import DeviceProfile
 from edgekit.core.tensors import TensorSpec
@@ -139,6 +139,20 @@ def test_what_cannot_be_tried_says_why(profile_of: Profiles, monkeypatch: pytest
 def test_android_without_a_runner_of_its_own_is_told_what_to_build(device: TestDevice, profile_of: Profiles, job: Jobs) -> None:
     with pytest.raises(ProfileError, match=r"built with the NDK.*connection.runner"):
         AdbTransport(profile_of(device, runtimes=ONNX)).run_agent(job("answers"), timeout_s=60)
+
+
+def test_a_disk_without_room_for_the_library_is_said_to_be_full(
+    profile_of: Profiles, programs: dict[str, str], job: Jobs, tmp_path: Path
+) -> None:
+    device, folder = TestDevice(tmp_path / "device", disk_bytes=4_000_000), job("answers")
+    try:
+        transport = AdbTransport(profile_of(device, runtimes=ONNX, connection=programs))
+        with closing(transport), pytest.raises(DeviceError, match=r"free|room|full") as caught:
+            transport.run_agent(folder, timeout_s=60)
+    finally:
+        device.stop()
+    assert caught.value.is_final
+    assert not (folder / "result.json").exists()
 
 
 @pytest.mark.parametrize("at_bytes", [50_000, 3_000_000, 22_000_000])
