@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["history"]
 
 COMPARE = "compare"
+_LOOKED_AT = 500
+"""Entries that are read for the terminal, which shows the latest of them; ``--json`` and ``--csv`` have all."""
 
 
 @command(
@@ -62,7 +64,8 @@ def history(
     from edgekit.core.history_changes import SHOWN, changes
     from edgekit.report.history import change_document, render_terminal, write_csv
 
-    found = store.history(*words, devices=devices, targets=targets, metrics=metrics, since=since)
+    last = None if terminal.as_json or csv_file is not None else _LOOKED_AT
+    found = store.history(*words, devices=devices, targets=targets, metrics=metrics, since=since, last=last)
     _refuse_unknown(metrics, found)
     if csv_file is not None:
         write_csv(found, csv_file)

@@ -208,6 +208,7 @@ def history(
     targets: Collection[str] = (),
     metrics: Collection[str] = (),
     since: str = "",
+    last: int | None = None,
 ) -> History:
     """What validations and benchmarks found over time; a notebook shows it as tables and figures.
 
@@ -218,6 +219,14 @@ def history(
         targets: Targets (``"onnx"``) or labels of artifacts (``"onnx-float32"``); empty: all.
         metrics: What is to be shown: ``"score"``, ``"latency"``, ``"size"`` …; see :class:`HistoryNumber`.
         since: A moment (``"2026-11-01"``), or how long ago (``"12h"``, ``"30d"``, ``"2w"``); empty: from the first.
+        last: At most so many entries, the latest; None: all.
+
+    >>> import tempfile
+    >>> entry = HistoryEntry(created="2026-11-22T09:00:00Z", kind="bench", run="a", task="t", recipe="int8", device="host")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     numbers = HistoryStore(Path(folder, "history.sqlite")).append([entry, entry.replace(run="b")])
+    ...     [found.run for found in history(folder, last=1).entries]
+    ['b']
 
     Raises:
         UsageError: There is no history, or ``since`` is no moment.
@@ -226,11 +235,7 @@ def history(
     path, run = _place(source)
     start = _start(since) if since else None
     found = []
-    for entry in HistoryStore(path).read():
-        if (run and entry.run != run) or (devices and entry.device not in devices):
-            continue
-        if start is not None and ((moment := utc(entry.created)) is None or moment < start):
-            continue
+    for entry in HistoryStore(path).read(run=run, devices=devices, since=start, last=last):
         results = tuple(one for one in entry.results if not targets or {one.target, one.label} & set(targets))
         if results or not targets:
             found.append(entry.replace(results=results))

@@ -122,6 +122,9 @@ class History(Record):
     Args:
         entries: The entries.
         metrics: Names of numbers that a reader asked for; empty: score, latency and size.
+
+    >>> len(History(entries=()))
+    0
     """
 
     error: ClassVar[type[EdgekitError]] = IntegrityError

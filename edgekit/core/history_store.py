@@ -12,17 +12,18 @@ or was made by a later edgekit is refused before anything is written to it. Read
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from edgekit.core.errors import IntegrityError, OutputError
-from edgekit.core.history_entry import HistoryEntry
+from edgekit.core.history_entry import HistoryEntry, utc
 
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "HistoryStore"]
 
@@ -100,8 +101,16 @@ class HistoryStore:
                 raise
         return numbers
 
-    def read(self) -> tuple[HistoryEntry, ...]:
-        """All entries in the order they were appended; none where there is no file.
+    def read(
+        self, *, run: str = "", devices: Collection[str] = (), since: dt.datetime | None = None, last: int | None = None
+    ) -> tuple[HistoryEntry, ...]:
+        """Entries in the order they were appended; none where there is no file.
+
+        Args:
+            run: Only those of this run.
+            devices: Only those of these devices; empty: of all.
+            since: Only those made from then on.
+            last: At most so many, the latest.
 
         Raises:
             IntegrityError: The file is damaged, or is no history.
@@ -110,7 +119,8 @@ class HistoryStore:
         if not self._is_there():
             return ()
         with self._reading() as connection:
-            return tuple(self._entries(connection))
+            chosen = _chosen(connection, run=run, devices=devices, since=since, last=last)
+            return tuple(self._entries(connection, chosen))
 
     def _is_there(self) -> bool:
         """Whether there is anything; a writer that was killed at once leaves an empty file."""
@@ -164,12 +174,15 @@ class HistoryStore:
         return sqlite3.connect(f"file:{place}?{how}", uri=True, timeout=_BUSY_S, isolation_level=None)
 
     def _check(self, connection: sqlite3.Connection) -> int:
-        """The schema's version, of a file that is ours and whole.
+        """The schema's version, of a file that is ours and whole; 0 of one that another writer is just making, or never finished.
 
         Raises:
             IntegrityError: It is not.
         """
         [owner], [version] = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))
+        [table_count] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not (owner or version or table_count):
+            return 0
         if owner != APPLICATION_ID:
             raise IntegrityError(f"{self.path} is a database of another program, not a history of edgekit. {_FOREIGN}")
         if not 1 <= version <= len(MIGRATIONS):
@@ -197,16 +210,22 @@ class HistoryStore:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {max(version, len(MIGRATIONS))}")
 
-    def _entries(self, connection: sqlite3.Connection) -> Iterator[HistoryEntry]:
+    def _entries(self, connection: sqlite3.Connection, chosen: str) -> Iterator[HistoryEntry]:
+        """Entries whose numbers stand in ``chosen``, a JSON array."""
+        of_entries = "IN (SELECT value FROM json_each(?))"
         numbers: dict[int, list[dict[str, Any]]] = {}
-        for result, low, high, *values in connection.execute(f"SELECT result, low, high, {_list(_NUMBER)} FROM numbers"):
+        asked = f"SELECT result, low, high, {_list(_NUMBER)} FROM numbers"
+        asked += f" WHERE result IN (SELECT id FROM results WHERE entry {of_entries}) ORDER BY result, place"
+        for result, low, high, *values in connection.execute(asked, (chosen,)):
             interval = None if low is None or high is None else (low, high)
             numbers.setdefault(result, []).append({**dict(zip(_NUMBER, values, strict=True)), "interval": interval})
         results: dict[int, list[dict[str, Any]]] = {}
-        for key, entry, *values in connection.execute(f"SELECT id, entry, {_list(_RESULT)} FROM results ORDER BY id"):
+        asked = f"SELECT id, entry, {_list(_RESULT)} FROM results WHERE entry {of_entries} ORDER BY id"
+        for key, entry, *values in connection.execute(asked, (chosen,)):
             found = dict(zip(_RESULT, values, strict=True))
             results.setdefault(entry, []).append({**found, "numbers": numbers.get(key, [])})
-        for number, *values in connection.execute(f"SELECT number, {_list(_ENTRY)} FROM entries ORDER BY number"):
+        asked = f"SELECT number, {_list(_ENTRY)} FROM entries WHERE number {of_entries} ORDER BY number"
+        for number, *values in connection.execute(asked, (chosen,)):
             fields = dict(zip(_ENTRY, values, strict=True))
             fields |= {name: json.loads(fields[name]) for name in _AS_JSON}
             source = f"{self.path}, entry {number}"
@@ -230,6 +249,19 @@ class HistoryStore:
             raise OutputError(f"The history {self.path} cannot be used: {reason}.") from reason
         except (sqlite3.Error, ValueError, OverflowError) as reason:
             raise IntegrityError(f"{self.path} is damaged, or is no history of edgekit: {reason}. {_FOREIGN}") from reason
+
+
+def _chosen(
+    connection: sqlite3.Connection, *, run: str, devices: Collection[str], since: dt.datetime | None, last: int | None
+) -> str:
+    """Numbers of the entries that are asked for, as a JSON array: one parameter, however many they are."""
+    moment = since.astimezone(dt.UTC).isoformat(timespec="seconds") if since else ""
+    rows = connection.execute(
+        "SELECT number FROM entries WHERE (:run = '' OR run = :run) AND created >= :moment"
+        " AND (:devices = '[]' OR device IN (SELECT value FROM json_each(:devices))) ORDER BY number DESC LIMIT :last",
+        {"run": run, "moment": moment, "devices": json.dumps(list(devices)), "last": -1 if last is None else last},
+    )
+    return json.dumps([number for (number,) in rows])
 
 
 def _list(names: Sequence[str]) -> str:
@@ -257,6 +289,8 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 def _insert(connection: sqlite3.Connection, entry: HistoryEntry) -> int:
     fields: dict[str, Any] = entry.model_dump(mode="json")
+    if (moment := utc(entry.created)) is not None:  # one form, so that moments compare as texts do
+        fields["created"] = moment.isoformat(timespec="seconds")
     fields |= {name: json.dumps(fields[name], ensure_ascii=False) for name in _AS_JSON}
     number = _row(connection, "entries", {name: fields[name] for name in _ENTRY})
     for result in fields["results"]:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["ValidationReport", "json_schema", "notebook_html", "past_of", "render_terminal", "write_html", "write_json"]
 
 
+_MOST_PAST = 300
+"""Entries that a page looks at; it draws those of its own task and devices."""
+
+
 def render_terminal(report: ValidationReport, console: rich.console.Console) -> None:
     """Print the report to a terminal, the verdict last."""
     from edgekit.report.terminal import print_report
@@ -79,7 +83,7 @@ def past_of(run: Path) -> History | None:
 
     store = history_path(run)
     try:
-        return history(store) if store is not None and store.is_file() else None
+        return history(store, last=_MOST_PAST) if store is not None and store.is_file() else None
     except EdgekitError:
         return None
 

@@ -10,9 +10,11 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgekit.core.device_bench import BenchedArtifact, BenchedDevice, ScenarioResult
@@ -108,6 +110,7 @@ def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
     assert store.append([first]) == (3,)
     assert [one.name for one in store.path.parent.iterdir()] == ["history.sqlite"]
     assert store.read() == (first.replace(number=1), second.replace(number=2), first.replace(number=3))
+    assert store.read(run=second.run) == (second.replace(number=2),)
     assert [one.name for one in store.path.parent.iterdir()] == ["history.sqlite"]
 
 
@@ -208,9 +211,60 @@ def test_a_foreign_or_damaged_file_is_named_and_left_alone(tmp_path: Path, what:
     assert {one.name for one in tmp_path.iterdir()} <= {"history.sqlite", "history.sqlite-wal", "history.sqlite-shm"}
 
 
+FILLING = """
+import resource, sys
+from pathlib import Path
+from edgekit.core.history_entry import HistoryEntry
+from edgekit.core.history_store import HistoryStore
+resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))
+store, entry = HistoryStore(Path(sys.argv[1])), HistoryEntry.model_validate_json(Path(sys.argv[2]).read_text())
+for _ in range(2000):
+    store.append([entry])
+    print("ok", flush=True)
+"""
+
+
+def test_a_full_disk_leaves_every_entry_before_it(tmp_path: Path) -> None:
+    """A limit of a file's size stands for the disk's: SQLite meets the same failed write."""
+    (tmp_path / "entry.json").write_text(entry(*[result(latency(1.0)) for _ in range(30)]).model_dump_json())
+    words: list[str | Path] = [sys.executable, "-c", FILLING, tmp_path / "history.sqlite", tmp_path / "entry.json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert "OutputError: The history" in done.stderr
+    confirmed = done.stdout.count("ok")
+    assert confirmed > 3
+    found = HistoryStore(tmp_path / "history.sqlite").read()
+    assert len(found) == confirmed
+    assert HistoryStore(tmp_path / "history.sqlite").append([entry()]) == (confirmed + 1,)
+
+
+@pytest.mark.proof
+def test_writers_killed_at_any_moment_lose_nothing(tmp_path: Path, appending: list[subprocess.Popen[str]]) -> None:
+    rng = np.random.default_rng(0)
+    confirmed = 0
+    for sitting in range(30):
+        pair = [start(appending, tmp_path, f"s{sitting}{side}", 100_000) for side in "ab"]
+        time.sleep(0.5 + 0.5 * rng.random())
+        for process in pair:
+            os.kill(process.pid, signal.SIGKILL)
+        confirmed += sum(len(process.communicate()[0].split()) for process in pair)
+    found = HistoryStore(tmp_path / "history.sqlite").read()
+    assert confirmed <= len(found) <= confirmed + 60
+    assert all(one.results == entry().results for one in found)
+
+
 def test_an_empty_file_is_a_writer_that_was_killed_at_once(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite"
     path.touch()
+    assert HistoryStore(path).read() == ()
+    assert HistoryStore(path).append([entry()]) == (1,)
+
+
+def test_a_file_without_tables_is_one_that_is_just_being_made(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as made:
+        made.execute("PRAGMA journal_mode = WAL")
+    assert path.stat().st_size > 0
     assert HistoryStore(path).read() == ()
     assert HistoryStore(path).append([entry()]) == (1,)
 
@@ -342,6 +396,11 @@ def test_entries_are_chosen(tmp_path: Path) -> None:
     assert [one.number for one in history(tmp_path, since="2026-11-05").entries] == [2]
     assert [len(one.results) for one in history(path, targets=["onnx-float32"]).entries] == [1]
     assert len(history(path, targets=["onnx"])) == 2
+    assert [one.number for one in history(path, last=1).entries] == [2]
+    assert [one.number for one in history(path, devices=["host"], last=1).entries] == [1]
+    assert history(path, devices=["host', 'pi"]).entries == ()
+    HistoryStore(path).append([entry().replace(created="2026-11-20T01:00:00+02:00")])
+    assert [one.created for one in history(path, since="2026-11-19T22:30").entries] == ["2026-11-19T23:00:00+00:00"]
     assert len(history(path, since="1h")) == 0
     for wrong in ("yesterday", "2026-13-01", "-3d"):
         with pytest.raises(UsageError, match="is no moment"):
