@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -120,6 +121,15 @@ def test_a_file_that_is_not_there_cannot_be_fetched(any_link: AdbLink, tmp_path:
     with pytest.raises(DeviceError, match=r"has no file nothing to fetch: .*No such file"):
         any_link.pull("nothing", tmp_path / "back")
     assert not (tmp_path / "back").exists()
+
+
+def test_the_real_client_ends_well_although_the_device_died(link: AdbLink, device: TestDevice, adb_server: AdbServer) -> None:
+    words = ["adb", "-P", str(adb_server.port), "-s", device.serial, "shell", "echo half; sleep 9; echo whole"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as client:
+        assert client.stdout is not None and client.stdout.readline() == "half\n"
+        device.reboot()
+        assert client.stdout.read() == ""
+    assert client.returncode == 0, "this is why edgekit looks for a line of its own behind every command"
 
 
 @pytest.mark.parametrize("kind", ["cut", "tear"])
