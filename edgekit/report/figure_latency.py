@@ -20,19 +20,30 @@ _LINEAR_RATIO = 12.0
 """Beyond this ratio of slowest to fastest the axis is logarithmic, or the fast strips would be slivers."""
 
 
-def latency_strips(rows: Sequence[Row], *, width: float) -> str:
-    """Strips on one axis: the shape of the samples, median, 90th and 99th percentile. Empty if nothing was measured."""
-    found = [(row, row.latency.distribution) for row in rows if row.latency and row.latency.distribution]
+def latency_strips(rows: Sequence[Row], *, width: float, names: Sequence[str] = ()) -> str:
+    """Strips on one axis: the shape of the samples, median, 90th and 99th percentile. Empty if nothing was measured.
+
+    Args:
+        rows: Artifacts.
+        width: Pixels.
+        names: What each is called; empty: by its label.
+    """
+    called = names or [row.label for row in rows]
+    found = [
+        (row, name, row.latency.distribution)
+        for row, name in zip(rows, called, strict=True)
+        if row.latency and row.latency.distribution
+    ]
     if not found:
         return ""
     is_wide = width >= _WIDE_PX
-    left, right = (max(svg.text_width(row.label) for row, _ in found) + 18, 320.0) if is_wide else (2.0, 2.0)
+    left, right = (max(svg.text_width(name) for _, name, _ in found) + 18, 320.0) if is_wide else (2.0, 2.0)
     strip = 46.0 if is_wide else 62.0
     height = strip * len(found) + 40
-    scale = _axis([distribution for _, distribution in found], start=left, end=width - right)
+    scale = _axis([distribution for *_, distribution in found], start=left, end=width - right)
     parts = _ticks(scale, bottom=height - 38, right=width - right)
-    for index, (row, distribution) in enumerate(found):
-        parts += _strip(row, distribution, scale, base=strip * (index + 1) - 4, width=width, is_wide=is_wide)
+    for index, (row, name, distribution) in enumerate(found):
+        parts += _strip(row, name, distribution, scale, base=strip * (index + 1) - 4, width=width, is_wide=is_wide)
     return svg.figure(parts, width=width, height=height, title="device latency of each artifact, milliseconds, measured")
 
 
@@ -56,18 +67,20 @@ def _ticks(scale: Scale, *, bottom: float, right: float) -> list[str]:
     ]
 
 
-def _strip(row: Row, distribution: Distribution, scale: Scale, *, base: float, width: float, is_wide: bool) -> list[str]:
+def _strip(
+    row: Row, name: str, distribution: Distribution, scale: Scale, *, base: float, width: float, is_wide: bool
+) -> list[str]:
     hue = colour(row.target)
     kind = "float" if row.is_baseline else "int"
     outline = _shape(distribution, scale, base=base, height=30)
-    parts = [svg.path(outline, class_=f"ridge {kind} {hue}", tip=_range(row, distribution))]
+    parts = [svg.path(outline, class_=f"ridge {kind} {hue}", tip=_range(name, distribution))]
     parts += [svg.line(scale(distribution.p50), base, scale(distribution.p50), base - 32, class_=f"median {hue}")]
     for value, size in ((distribution.p90, 12), (distribution.p99, 7)):
         if value > scale.high:
             continue
         parts += [svg.line(scale(value), base, scale(value), base - size, class_=f"percentile {hue}")]
     y = base - (8 if is_wide else 40)
-    parts += [svg.text(0, y, row.label, class_=f"coloured {hue}")]
+    parts += [svg.text(0, y, name, class_=f"coloured {hue}")]
     beyond = _beyond(distribution, scale.high)
     words = f"{beyond} beyond · {_percentiles(distribution)}" if beyond and is_wide else _percentiles(distribution)
     parts += [svg.text(width, y, words, class_="tick", anchor="end")]
@@ -76,9 +89,9 @@ def _strip(row: Row, distribution: Distribution, scale: Scale, *, base: float, w
     return parts
 
 
-def _range(row: Row, distribution: Distribution) -> str:
+def _range(name: str, distribution: Distribution) -> str:
     fastest, slowest = (quantities.milliseconds(value) for value in (distribution.minimum, distribution.maximum))
-    return f"{row.label}: {quantities.count(distribution.sample_count)} samples, {fastest} to {slowest}"
+    return f"{name}: {quantities.count(distribution.sample_count)} samples, {fastest} to {slowest}"
 
 
 def _percentiles(distribution: Distribution) -> str:

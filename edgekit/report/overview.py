@@ -83,24 +83,26 @@ def _device(report: ValidationReport, device: DeviceResult) -> OverviewDevice:
     found = {row.evidence for row in shown if row.evidence}
     return OverviewDevice(
         device=device,
-        rows=tuple(map(_row, shown)),
+        rows=tuple(_row(row, device.available_samples) for row in shown),
         kinds=tuple(kind for kind in Evidence if kind in found and kind is not Evidence.MEASURED),
     )
 
 
-def _row(row: Row) -> OverviewRow:
+def _row(row: Row, available: int | None) -> OverviewRow:
     if row.failure:
         failed = row.result is not None
         return OverviewRow(label=row.label, target=row.target, runtime=row.runtime, reason=row.failure, failed=failed)
-    cells = (_accuracy(row), _latency(row), _memory(row), _size(row), _parity(row))
+    cells = (_accuracy(row, available), _latency(row), _memory(row), _size(row), _parity(row))
     return OverviewRow(label=row.label, target=row.target, runtime=row.runtime, cells=cells)
 
 
-def _accuracy(row: Row) -> Cell:
+def _accuracy(row: Row, available: int | None) -> Cell:
     metric = row.result.metric if row.result else None
     if metric is None:
         return Cell("accuracy", remark="the task has no evaluation data")
     drop = "" if row.is_baseline else f"{quantities.points(-metric.drop_points, signed=True)} pts against float"
+    if available is not None and metric.sample_count < available:
+        drop += f"{', ' if drop else ''}{quantities.count(metric.sample_count)} of {quantities.count(available)} samples"
     return Cell("accuracy", quantities.share(metric.value), drop, row.evidence)
 
 

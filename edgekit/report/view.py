@@ -140,6 +140,7 @@ class PageView:
         overview: All devices at a glance.
         front: Figure of accuracy against latency over devices.
         front_targets: Targets, as the front colours them.
+        latency: Figure of the compressed artifacts' latencies on all devices.
         contract_figure: Figure.
         reasons: Why entries were not simply honoured.
         io: Role, the program's tensor, and what it is in each of ``io_labels``.
@@ -158,6 +159,7 @@ class PageView:
     overview: tuple[OverviewDevice, ...]
     front: Drawn
     front_targets: tuple[tuple[str, str], ...]
+    latency: Drawn
     contract_figure: Drawn
     reasons: tuple[HonouredReason, ...]
     io: tuple[tuple[str, TensorSpec, tuple[str, ...]], ...]
@@ -184,6 +186,7 @@ def page_view(report: ValidationReport) -> PageView:
         devices=tuple(_device_view(report, device) for device in report.devices),
         overview=overview(report),
         front=_front(report),
+        latency=_latency_of_all(report),
         front_targets=tuple((target, target) for target in dict.fromkeys(row.target for row in own)),
         contract_figure=Drawn.by(lambda width: contract_bars(own, width=width)),
         reasons=honoured_reasons(own),
@@ -202,6 +205,17 @@ def _front(report: ValidationReport) -> Drawn:
     names = [r.metric.name for device in report.devices for r in device.results if r.metric]
     points = points_of_report(report)
     return Drawn.by(lambda width: front_figure(points, metric=names[0] if names else "metric", width=width))
+
+
+def _latency_of_all(report: ValidationReport) -> Drawn:
+    """Of the compressed artifacts that were measured, each under its device's number."""
+    found = [
+        (row, f"{number} {row.label}")
+        for number, device in enumerate(report.devices, 1)
+        for row in rows(report, device)
+        if row.latency and not row.is_baseline
+    ]
+    return Drawn.by(lambda width: latency_strips([row for row, _ in found], width=width, names=[name for _, name in found]))
 
 
 def _split_view(split: ErrorSplit) -> SplitView:

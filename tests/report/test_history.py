@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -126,3 +128,16 @@ def test_float_baselines_are_shown_where_they_stand_alone() -> None:
     alone = both.replace(entries=tuple(one.replace(results=one.results[-1:]) for one in both.entries))
     assert alone.without_baselines() == alone
     assert "tflite-float32" in printed(alone)
+
+
+def test_public_names_bring_their_notebook_renderers() -> None:
+    code = (
+        "import sys, edgekit as ek\n"
+        "from edgekit.core import device_bench, history_entry\n"
+        "assert not history_entry.RENDERERS and not device_bench.RENDERERS\n"
+        "assert callable(ek.history) and ek.RunBench\n"
+        "assert history_entry.RENDERERS and device_bench.RENDERERS\n"
+        "assert not {'jinja2', 'rich', 'numpy', 'torch'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -266,3 +266,18 @@ def test_hostile_names_of_a_lab_are_escaped(lab: ValidationReport) -> None:
     report = lab.replace(devices=(lab.devices[0], device.replace(profile=device.profile.replace(title=name), skipped=skipped)))
     text = page_html(report, benches=[bench.replace(profile=profile, artifacts=artifacts)], past=past.replace(entries=entries))
     assert "script" not in Page(text).tags
+
+
+def test_latencies_of_all_devices_stand_on_one_axis(lab: ValidationReport, page: str) -> None:
+    strips = part(page, "Latency distribution of the compressed artifacts", "<figcaption>")
+    wide = strips.partition('<div class="narrow">')[0]
+    names = re.findall(r'class="coloured[^"]*">([^<]+)</text>', wide)
+    assert names == ["1 onnx", "1 tflite", "2 onnx", "2 tflite", "3 tflite", "4 onnx", "4 coreml"], "only what was measured"
+
+
+def test_a_subset_of_the_evaluation_data_is_said(lab: ValidationReport) -> None:
+    devices = tuple(device.replace(available_samples=4000) for device in lab.devices[:1])
+    [cell, *_] = overview(lab.replace(devices=devices))[0].rows[0].cells
+    assert cell.detail.endswith("1,243 of 4,000 samples")
+    [cell, *_] = overview(lab)[0].rows[0].cells
+    assert "samples" not in cell.detail
