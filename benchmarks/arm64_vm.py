@@ -4,7 +4,7 @@
 
     apt-get install qemu-system-arm mmdebstrap e2fsprogs openssh-client g++-aarch64-linux-gnu cmake
     python examples/assets.py litert-arm64 onnxruntime-arm64
-    python benchmarks/arm64_vm.py                       # boots it, answers, ten power cuts
+    python benchmarks/arm64_vm.py                       # boots it, answers, six power cuts
     python benchmarks/arm64_vm.py --quick               # two power cuts
 
 The machine is reset at a moment drawn at random within a job. What must follow is a whole result, equal to the undisturbed one,
@@ -14,10 +14,12 @@ or a DeviceError (exit code 4); anything else counts as wrong. The job after it 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,19 +40,18 @@ EXAMPLE = "smartwatch"
 SAMPLES = 200
 CUT_SAMPLES = 500
 """Sending and answering so many takes long enough to be cut anywhere."""
-CUTS = 10
+CUTS = 6
 PACKAGES = ("edgekit", "onnxruntime", "ai-edge-litert", "asyncssh", "numpy")
 
 
-def answer(profile: DeviceProfile, machine: QemuVmTransport, artifacts: dict[str, Artifact]) -> list[Row]:
+def answer(profile: DeviceProfile, machine: QemuVmTransport, artifacts: dict[str, Artifact]) -> Iterator[Row]:
     """Each target's answers on the machine and here."""
-    host, samples, rows = load_profile("host"), samples_of(EXAMPLE, SAMPLES), list[Row]()
+    host, samples = load_profile("host"), samples_of(EXAMPLE, SAMPLES)
     for target, artifact in artifacts.items():
         expected, _ = ask(host, LocalTransport(host), artifact, samples)
         found, seconds = ask(profile, machine, artifact, samples)
         row: Row = {"part": "answers", "fixture": EXAMPLE, "recipe": "int8", "target": target, "evidence": "emulated"}
-        rows.append({**row, **count_differences(found, expected, artifact), "job_s": round(seconds, 1)})
-    return rows
+        yield {**row, **count_differences(found, expected, artifact), "job_s": round(seconds, 1)}
 
 
 def cut(profile: DeviceProfile, machine: QemuVmTransport, artifact: Artifact, samples: Floats, *, after_s: float) -> Row:
@@ -74,9 +75,9 @@ def cut(profile: DeviceProfile, machine: QemuVmTransport, artifact: Artifact, sa
     return {**row, "job_s": round(time.monotonic() - start, 1)}
 
 
-def cut_often(profile: DeviceProfile, machine: QemuVmTransport, artifact: Artifact, *, count: int) -> list[Row]:
+def cut_often(profile: DeviceProfile, machine: QemuVmTransport, artifact: Artifact, *, count: int) -> Iterator[Row]:
     """Power cuts at random moments of a job, each followed by a job that must succeed."""
-    samples, chosen, rows = samples_of(EXAMPLE, CUT_SAMPLES), random.Random(0), list[Row]()
+    samples, chosen = samples_of(EXAMPLE, CUT_SAMPLES), random.Random(0)
     expected, job_s = ask(profile, machine, artifact, samples)
     for _ in range(count):
         row = cut(profile, machine, artifact, samples, after_s=chosen.uniform(0, job_s))
@@ -88,8 +89,7 @@ def cut_often(profile: DeviceProfile, machine: QemuVmTransport, artifact: Artifa
             row["next_job"] = "whole" if np.array_equal(after, expected[:5]) else "wrong"
         except EdgekitError as reason:
             row["next_job"] = explain(reason)
-        rows.append(row)
-    return rows
+        yield row
 
 
 def is_right(row: Row) -> bool:
@@ -106,26 +106,27 @@ def main() -> None:
     arguments = parser.parse_args()
     console, profile = Console(width=130), load_profile("arm64-vm")
     was_made = (image_folder() / "disk").is_file()
+    rows = list[Row]()
     with tempfile.TemporaryDirectory() as temporary:
         artifacts = int8_artifacts(EXAMPLE, arguments.work or Path(temporary))
         machine = QemuVmTransport(profile)
         try:
             start = time.monotonic()
             facts = machine.facts()
-            started_s = time.monotonic() - start
-            rows = answer(profile, machine, artifacts)
-            rows += cut_often(profile, machine, artifacts["tflite"], count=2 if arguments.quick else CUTS)
+            settings: Row = {
+                "device": {key: facts[key] for key in ("processor", "architecture", "cores", "memory", "system version")},
+                "emulator": facts["emulator"],
+                "boot_s": round(machine.boot_s, 1),
+                "image_and_boot_s": None if was_made else round(time.monotonic() - start, 1),
+            }
+            cuts = cut_often(profile, machine, artifacts["tflite"], count=2 if arguments.quick else CUTS)
+            for row in itertools.chain(answer(profile, machine, artifacts), cuts):
+                rows.append(row)
+                console.print({key: value for key, value in row.items() if key != "part"})
+                settings["wrong_count"] = sum(not is_right(one) for one in rows)
+                path = write_results("arm64_vm", rows, settings=settings, packages=PACKAGES, quick=arguments.quick)
         finally:
             machine.close()
-    settings = {
-        "device": {key: facts[key] for key in ("processor", "architecture", "cores", "memory", "system version", "emulator")},
-        "boot_s": round(machine.boot_s, 1),
-        "image_and_boot_s": None if was_made else round(started_s, 1),
-        "wrong_count": sum(not is_right(row) for row in rows),
-    }
-    for row in rows:
-        console.print({key: value for key, value in row.items() if key != "part"})
-    path = write_results("arm64_vm", rows, settings=settings, packages=PACKAGES, quick=arguments.quick)
     console.print(f"boot: {settings['boot_s']} s; wrong: {settings['wrong_count']} of {len(rows)}; written: {path}")
 
 
