@@ -116,7 +116,7 @@ class Job(Record):
         fewest_rounds: Rounds of samples taken even if that takes longer.
         affinity: Processors to run on, such as ``"0,2-3"``; empty: any.
         memory_bytes: Limit on the agent's resident memory; None: what the transport finds free.
-        loads: How often the models are loaded anew while they are timed; fewer where loading takes long.
+        loads: How often the models are loaded anew while they are timed, at most; fewer where loading or a round takes long.
         scenario: Of a scenario job, and of an audit.
         cold: A start job drops the model's file from the system's cache first.
         sustained: Of a sustained job.
@@ -134,7 +134,7 @@ class Job(Record):
     fewest_rounds: int = 5
     affinity: str = ""
     memory_bytes: int | None = None
-    loads: int = pydantic.Field(default=8, ge=1)
+    loads: int = pydantic.Field(default=16, ge=1)
     scenario: ScenarioPlan | None = None
     cold: bool = False
     sustained: SustainedPlan | None = None

@@ -31,8 +31,10 @@ __all__ = ["BLOCK_S", "LOAD_COUNT", "Goal", "Series", "sample_loads", "sample_ro
 
 BLOCK_S = 0.02
 """How long a block should last."""
-LOAD_COUNT = 8
-"""How often models are loaded anew while they are timed, where that takes little time."""
+LOAD_COUNT = 16
+"""How often models are loaded anew at most while they are timed."""
+_ROUNDS_OF_A_LOAD = 4
+"""A load is worth its time only with some rounds."""
 _LOADING_SHARE = 0.25
 """Of the time for samples, at most so much again is spent on loading anew."""
 _ROUNDS_TO_JUDGE = 25
@@ -170,20 +172,35 @@ def sample_loads(
         block_s: How long one block should last.
         goal: When enough is known; None: all medians to ±1 %.
     """
-    rounds, count = _Rounds(goal or Goal()), max(min(load_count, fewest_rounds), 1)
-    if count > 1:
-        with opened(False):
-            pass  # brings the runtime's libraries, which later loads find there
-        start = time.perf_counter()
-        with opened(True):
-            loading_s = max(time.perf_counter() - start, 1e-9)
-        count = max(min(count, 1 + int(_LOADING_SHARE * budget_s / loading_s)), 1)
+    rounds, count = _Rounds(goal or Goal()), _affordable_loads(opened, budget_s=budget_s, most=load_count, block_s=block_s)
     with _without_collections():
         for number in range(count):
             with opened(number % 2 == 1) as models:
                 rounds.begin_load(_takers(models, block_s))
                 rounds.take(budget_s=budget_s / count, fewest=math.ceil(fewest_rounds / count), load_count=count)
     return rounds.series()
+
+
+def _affordable_loads(
+    opened: Callable[[bool], AbstractContextManager[Mapping[str, Callable[[], object]]]],
+    *,
+    budget_s: float,
+    most: int,
+    block_s: float,
+) -> int:
+    """How many loads leave each of them some rounds, and loading its share of the time; finding out takes two loads."""
+    if most == 1:
+        return 1
+    with opened(False):
+        pass  # brings the runtime's libraries, which later loads find there
+    start = time.perf_counter()
+    with opened(True) as models:
+        loading_s = max(time.perf_counter() - start, 1e-9)
+        start = time.perf_counter()
+        for take in _takers(models, block_s).values():
+            take()
+        round_s = max(time.perf_counter() - start, 1e-9)
+    return max(min(most, 1 + int(_LOADING_SHARE * budget_s / loading_s), int(budget_s / round_s / _ROUNDS_OF_A_LOAD)), 1)
 
 
 def take_rounds(
