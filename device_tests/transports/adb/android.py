@@ -20,6 +20,8 @@ _END = "end: android"
 _SENSIBLE_C = (-40.0, 150.0)
 _THERMAL = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 """``Temperature.THROTTLING_*`` of Android's thermal service, by number."""
+_EMULATED_HARDWARE = ("goldfish", "ranchu", "cutf")
+"""``ro.hardware`` of Android's emulator, old and new, and of Cuttlefish."""
 _POWERED = ("battery AC powered", "battery USB powered", "battery Wireless powered")
 
 
@@ -96,6 +98,8 @@ def read_android(text: str) -> dict[str, str]:
         found["system version"] = f"{release} (SDK {raw.get('sdk', 'unknown')}), kernel {raw.get('kernel', 'unknown')}"
     if abi := raw.get("abi"):
         found["ABI"] = abi
+    if is_emulator(raw.get("emulator", "")):
+        found["emulator"] = "yes: this is no device"
     if clusters := read_clusters(text):
         found["clusters"] = "; ".join(str(one) for one in clusters)
     found.update(_condition(raw))
@@ -124,6 +128,15 @@ def _name(clock_mhz: int, clocks: list[int]) -> str:
     if len(clocks) < 2:
         return ""
     return {clocks[-1]: "big", clocks[0]: "little"}.get(clock_mhz, "middle")
+
+
+def is_emulator(words: str) -> bool:
+    """Whether Android runs in an emulator, by what it says of qemu and of its hardware.
+
+    >>> is_emulator("1 ranchu"), is_emulator(" cutf_cvm"), is_emulator(" shiba"), is_emulator("0 qcom")
+    (True, True, False, False)
+    """
+    return any(word == "1" or word.startswith(_EMULATED_HARDWARE) for word in words.split())
 
 
 def _condition(raw: Mapping[str, str]) -> dict[str, str]:

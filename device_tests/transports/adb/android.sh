@@ -10,6 +10,7 @@ say soc "$(prop ro.soc.model)"
 say board "$(prop ro.board.platform)"
 say release "$(prop ro.build.version.release)"
 say sdk "$(prop ro.build.version.sdk)"
+say emulator "$(prop ro.boot.qemu) $(prop ro.kernel.qemu) $(prop ro.hardware)"
 say abi "$(prop ro.product.cpu.abi)"
 say kernel "$(uname -r 2>/dev/null)"
 for policy in /sys/devices/system/cpu/cpufreq/policy*; do

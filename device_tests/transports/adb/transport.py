@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from edgekit.core.errors import ProfileError
+from edgekit.core.measurement import Evidence
 from edgekit.core.profile import DeviceProfile
 from edgekit.device_tests.jobs import Job
 from edgekit.device_tests.native_agent import NativeAgent
@@ -54,13 +55,24 @@ class AdbTransport(RemoteTransport):
 
         Raises:
             DeviceError: The device was lost.
-            ProfileError: It has no such cluster.
+            ProfileError: It has no such cluster, or is an emulator whose numbers the profile calls measured.
             WorkerError: The agent crashed, or ran out of time or memory.
         """
+        self._check_evidence()
         if self._adb.settings.cluster:
             plan = Job.read_json(job / "job.json")
             plan.replace(affinity=self._processors(self._adb.settings.cluster)).write_json(job / "job.json")
         super().run_agent(job, timeout_s=timeout_s, log=log)
+
+    def _check_evidence(self) -> None:
+        """Android's emulator must not pass for a phone."""
+        facts = self._facts or self.facts()
+        wrong = [target for target, choice in self.profile.runtimes.items() if choice.evidence is Evidence.MEASURED]
+        if "emulator" in facts and wrong:
+            raise ProfileError(
+                f"Device '{self.profile.name}' is an Android emulator, and its profile calls its numbers for '{wrong[0]}'"
+                f" measured: write evidence = 'emulated' under [runtimes.{wrong[0]}]."
+            )
 
     def _processors(self, name: str) -> str:
         """The processors of the clusters called so: some chips have two middle ones."""

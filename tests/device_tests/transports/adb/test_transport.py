@@ -142,6 +142,18 @@ def test_android_without_a_runner_of_its_own_is_told_what_to_build(device: TestD
         AdbTransport(profile_of(device, runtimes=ONNX)).run_agent(job("answers"), timeout_s=60)
 
 
+def test_an_emulator_must_not_pass_for_a_phone(profile_of: Profiles, programs: dict[str, str], job: Jobs, tmp_path: Path) -> None:
+    device = TestDevice(tmp_path / "device", properties={"ro.boot.qemu": "1", "ro.hardware": "ranchu"})
+    try:
+        measured = profile_of(device, runtimes={"onnx": {"runtime": "onnxruntime"}}, connection=programs)
+        with closing(AdbTransport(measured)) as transport:
+            assert transport.facts()["emulator"] == "yes: this is no device"
+            with pytest.raises(ProfileError, match=r"is an Android emulator.*evidence = 'emulated' under \[runtimes.onnx\]"):
+                transport.run_agent(job("answers"), timeout_s=60)
+    finally:
+        device.stop()
+
+
 def test_a_disk_without_room_for_the_library_is_said_to_be_full(
     profile_of: Profiles, programs: dict[str, str], job: Jobs, tmp_path: Path
 ) -> None:
