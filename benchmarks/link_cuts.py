@@ -4,6 +4,7 @@
 
     python benchmarks/link_cuts.py          # 200 cuts and 30 kills: about 20 minutes on an idle core
     python benchmarks/link_cuts.py --quick  # 10 and 3
+    python benchmarks/link_cuts.py --work DIR   # keeps what is done, and goes on where it was interrupted
 
 A real SSH server on loopback (Debian's openssh-server) is the device, edgekit's Python agent runs there, and a proxy between
 breaks the link in one of four ways: after a number of bytes, several times in a row, at a moment of the job, or for seconds,
@@ -15,6 +16,7 @@ nobody disturbed. This is a test of what breaks; its times say nothing about a d
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import signal
 import subprocess
@@ -129,7 +131,26 @@ def _break(proxy: CutProxy, moment: float, away: float) -> None:
     proxy.is_down = False
 
 
-def cut_rows(server: SshServer, work: Path, count: int, rng: random.Random) -> list[dict[str, Any]]:
+class Rows:
+    """What is done, in a file that a run which was interrupted goes on from."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+
+    def done(self, part: str) -> int:
+        """How many rows of a part there are."""
+        return sum(row["part"] == part for row in self.rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep one more."""
+        self.rows.append(row)
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+
+def cut_rows(server: SshServer, work: Path, count: int, *, seed: int, rows: Rows) -> None:
     """Runs over a link that breaks."""
     proxy = CutProxy(server.port)
     server.trust(proxy.port)
@@ -139,9 +160,8 @@ def cut_rows(server: SshServer, work: Path, count: int, rng: random.Random) -> l
     seconds, size_bytes = time.monotonic() - begun, proxy.passed
     if outcome != "whole":
         raise SystemExit(f"an undisturbed run failed: {outcome}")
-    rows = []
-    for number in range(count):
-        kind = KINDS[number % len(KINDS)]
+    for number in range(rows.done("cut"), count):
+        kind, rng = KINDS[number % len(KINDS)], random.Random(f"{seed} cut {number}")
         job, device, cuts = make_job(work / f"job-{number}"), server.device_folder(), proxy.cuts
         begun = time.monotonic()
         plan = disturb(proxy, rng, kind=kind, size_bytes=size_bytes, seconds=seconds)
@@ -155,16 +175,15 @@ def cut_rows(server: SshServer, work: Path, count: int, rng: random.Random) -> l
             "equal": same(job, reference) if whole else None, "clean": whole or is_clean(job), "orphans": left,
             "last_process_s": round(lived, 1), "seconds": round(took, 1),
         }  # fmt: skip
-        rows.append(row)
+        rows.add(row)
         print(f"{number + 1:4} {kind:8} {plan} -> {outcome}, {row['cuts']} cuts, {left} orphans, {took:.1f} s", flush=True)
     proxy.close()
-    return rows
 
 
-def kill_rows(server: SshServer, work: Path, count: int, rng: random.Random) -> list[dict[str, Any]]:
+def kill_rows(server: SshServer, work: Path, count: int, *, seed: int, rows: Rows) -> None:
     """The waiting process is killed, and another goes on."""
-    rows = []
-    for number in range(count):
+    for number in range(rows.done("kill"), count):
+        rng = random.Random(f"{seed} kill {number}")
         job, device = make_job(work / f"killed-{number}"), server.device_folder()
         profile = server.profile(folder=device)
         (work / "profile.json").write_text(profile.model_dump_json())
@@ -185,9 +204,8 @@ def kill_rows(server: SshServer, work: Path, count: int, rng: random.Random) -> 
             "last_process_s": round(lived, 1), "next_outcome": outcome,
             "equal": outcome == "whole" and same(again, work / "reference"),
         }  # fmt: skip
-        rows.append(row)
+        rows.add(row)
         print(f"kill {number + 1} after {moment:.2f} s: {left} orphans after {lived:.1f} s, then {outcome}", flush=True)
-    return rows
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -215,6 +233,7 @@ def main() -> None:
     parser.add_argument("--cuts", type=int)
     parser.add_argument("--kills", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--carry", nargs=2, type=Path, help=argparse.SUPPRESS)  # what the process that is killed does
     options = parser.parse_args()
     if options.carry:
@@ -223,16 +242,19 @@ def main() -> None:
         return
     cuts = options.cuts if options.cuts is not None else 10 if options.quick else 200
     kills = options.kills if options.kills is not None else 3 if options.quick else 30
-    rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="edgekit-cuts-") as folder:
-        work = Path(folder)
+        kept = options.work or Path(folder)
+        kept.mkdir(parents=True, exist_ok=True)
+        rows = Rows(kept / "rows.jsonl")
+        (work := Path(folder, "work")).mkdir()
         (work / "server").mkdir()
         server = start_sshd(work / "server")
         try:
-            rows = cut_rows(server, work, cuts, rng) + kill_rows(server, work, kills, rng)
+            cut_rows(server, work, cuts, seed=options.seed, rows=rows)
+            kill_rows(server, work, kills, seed=options.seed, rows=rows)
         finally:
             server.stop()
-    found = summary(rows)
+    found = summary(rows.rows)
     settings = {
         "cuts": cuts,
         "kills": kills,
@@ -242,7 +264,7 @@ def main() -> None:
         "agent": "python",
     }
     path = write_results(
-        "link_cuts", [found, *rows], settings=settings, packages=("edgekit", "asyncssh", "numpy"), quick=options.quick
+        "link_cuts", [found, *rows.rows], settings=settings, packages=("edgekit", "asyncssh", "numpy"), quick=options.quick
     )
     for name, value in found.items():
         print(f"{name:26} {value}")

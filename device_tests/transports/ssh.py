@@ -166,7 +166,7 @@ class SshLink:
 
         try:
             return future.result()
-        except (asyncssh.Error, OSError, asyncio.CancelledError) as reason:
+        except (asyncssh.Error, asyncssh.KeyImportError, asyncssh.KeyEncryptionError, OSError, asyncio.CancelledError) as reason:
             raise explain_ssh(reason, self.place) from reason
         finally:
             future.cancel()

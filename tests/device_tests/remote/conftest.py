@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.device_tests.remote.cut_proxy import CutProxy
-from tests.device_tests.remote.ssh_server import MISSING, SshServer, edgekit_processes, is_installed, start_sshd
+from tests.device_tests.remote.ssh_server import MISSING, SshServer, check_nothing_left, is_installed, start_sshd
 
 
 @pytest.fixture(scope="package")
@@ -34,11 +33,4 @@ def proxy(sshd: SshServer) -> Iterator[CutProxy]:
 @pytest.fixture
 def nothing_left() -> Callable[[Path], None]:
     """A check that no process is left in a device's folder."""
-
-    def check(folder: Path) -> None:
-        deadline = time.monotonic() + 5
-        while (left := edgekit_processes(folder)) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert left == []
-
-    return check
+    return check_nothing_left

@@ -149,3 +149,11 @@ def edgekit_processes(folder: Path) -> list[int]:
         except (OSError, IndexError):
             continue
     return found
+
+
+def check_nothing_left(folder: Path) -> None:
+    """No process is left in a device's folder; one that was killed may take a moment to go."""
+    deadline = time.monotonic() + 5
+    while (left := edgekit_processes(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
