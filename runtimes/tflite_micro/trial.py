@@ -27,8 +27,15 @@ def smallest_arena(path: Path, recorded_bytes: int) -> int | None:
         recorded_bytes: What it took of a large arena. It takes no less of a small one; planning may need more for a moment.
 
     Returns:
-        The size; None where even four times as much is not enough.
+        The size; None where even four times as much is not enough, or a trial took too long.
     """
+    try:
+        return _search(path, recorded_bytes)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _search(path: Path, recorded_bytes: int) -> int | None:
     low, high, more = recorded_bytes - _STEP_BYTES, _rounded(recorded_bytes), _STEP_BYTES
     while not fits(path, high):
         if high > _MOST_GROWTH * recorded_bytes + _LEAST_LIMIT_BYTES:
@@ -46,12 +53,13 @@ def smallest_arena(path: Path, recorded_bytes: int) -> int | None:
 
 
 def fits(path: Path, arena_bytes: int) -> bool:
-    """Whether TFLM loads and runs the model in so large an arena."""
+    """Whether TFLM loads and runs the model in so large an arena.
+
+    Raises:
+        TimeoutExpired: It took too long to tell.
+    """
     command = [sys.executable, "-P", "-m", __name__, str(path), str(arena_bytes)]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        return False
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_LIMIT_S)
     return done.returncode == 0
 
 

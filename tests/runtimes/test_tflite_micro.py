@@ -17,7 +17,7 @@ pytest.importorskip("tflite_micro", reason="pip install 'edgekit[micro]' runs th
 from edgekit.core.errors import ConversionError, DataError, IntegrityError, UnsupportedOpError, UsageError
 from edgekit.core.measurement import Evidence, Measurement
 from edgekit.runtimes.litert import RUNTIME as LITERT
-from edgekit.runtimes.tflite_micro import interpreter
+from edgekit.runtimes.tflite_micro import interpreter, trial
 from edgekit.runtimes.tflite_micro.graph import Graph as MicroGraph
 from edgekit.runtimes.tflite_micro.messages import native_messages
 from edgekit.runtimes.tflite_micro.runtime import RUNTIME
@@ -119,6 +119,13 @@ def test_the_arena_is_the_smallest_that_holds_the_model(net: Path) -> None:
 def test_an_arena_that_planning_outgrows_is_found_by_trial(net: Path) -> None:
     arena = int(by_name(RUNTIME.appraise(net, options={}))["arena"].value)
     assert smallest_arena(net, arena - 64) == arena
+
+
+def test_trials_that_take_too_long_leave_what_was_recorded(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_LIMIT_S", 0.001)
+    found = by_name(RUNTIME.appraise(net, options={}))
+    assert found["arena"].value == found["arena_tensors"].value + found["arena_structures"].value
+    assert found["arena"].note.startswith("what TFLM takes of a large arena")
 
 
 def test_an_arena_of_the_device_is_held_to(net: Path) -> None:
