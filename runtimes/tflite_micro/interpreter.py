@@ -1,7 +1,7 @@
 """TFLM's interpreter: it is given only files LiteRT has accepted, room enough, and its messages become errors.
 
-TFLM trusts its file and its arena: with one that is a little too small it writes past it (seen in version
-0.dev20261023182759). So an arena is never tried out in the process that answers.
+TFLM trusts its file, and in too small an arena it may crash instead of failing (seen in version 0.dev20261023182759). So an
+arena is never tried out in the process that answers.
 """
 
 from __future__ import annotations
