@@ -1,8 +1,8 @@
 """TFLM as a runtime: an int8 file's answers on a microcontroller, by the same reference kernels, and the memory it takes there.
 
 The wheel holds TFLM's portable reference kernels. Of CMSIS-NN, which most Cortex-M builds use instead, Arm says that it "is
-bit-exact with Tensorflow Lite reference kernels", and that where TFLM's differ from them it "follows TFLM reference kernels" (README
-of https://github.com/ARM-software/CMSIS-NN). It wants scratch memory of its own.
+bit-exact with Tensorflow Lite reference kernels", and that where TFLM's differ from them it "follows TFLM reference kernels"
+(README of https://github.com/ARM-software/CMSIS-NN). It wants scratch memory of its own.
 """
 
 from __future__ import annotations
