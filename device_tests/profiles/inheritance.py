@@ -8,6 +8,7 @@ a table                     is merged with the base's key by key
 ``runtimes.TARGET``         replaces the base's whole entry, options too; so does an entry of ``systems``
 ``false``                   takes the base's key away (not in ``connection``, where it is a value)
 ``name``, ``extends``       are never inherited
+``title``                   is inherited with the name in brackets behind it
 =========================== ====================================================================
 """
 
@@ -122,7 +123,14 @@ def merged(layers: Sequence[Layer]) -> dict[str, Any]:
         result.pop("name", None)
         result = _laid_over(result, layer.table, ()) if layer is not layers[-1] else dict(layer.table)
     result.pop("extends", None)
-    return result
+    return result | _own_title(layers, result)
+
+
+def _own_title(layers: Sequence[Layer], table: Mapping[str, Any]) -> dict[str, str]:
+    """An inherited title with the device's name, so that two devices of one model are told apart."""
+    name, title = table.get("name"), table.get("title")
+    is_inherited = "title" not in layers[0].table and all(layer.table.get("name") != name for layer in layers[1:])
+    return {"title": f"{title} ({name})"} if is_inherited and isinstance(name, str) and isinstance(title, str) else {}
 
 
 def problem(layers: Sequence[Layer], place: Sequence[str], message: str, *, is_missing: bool = False) -> ProfileError:

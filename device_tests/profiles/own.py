@@ -97,7 +97,7 @@ def own_table(
     table: dict[str, Any] = {
         "name": name,
         "extends": base,
-        "title": facts.get("model") or (is_generic and facts.get("processor")) or inherited.get("title", name),
+        "title": f"{facts.get('model') or (is_generic and facts.get('processor')) or inherited.get('title', 'device')} ({name})",
         "transport": transport,
         "attach": f"Reached at {reached} by {transport}; 'edgekit devices check {name}' says whether it is there.",
         "connection": {**_cleared(inherited.get("connection", {}), connection), **connection},

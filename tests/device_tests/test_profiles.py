@@ -284,7 +284,7 @@ tflite = false
 """,
     )
     found = load_profile(path)
-    assert (found.name, found.title, found.threads, found.sources) == ("mine", "A base", 3, ("a data sheet",))
+    assert (found.name, found.title, found.threads, found.sources) == ("mine", "A base (mine)", 3, ("a data sheet",))
     assert found.connection == {"agent": "python", "port": 22}
     assert (found.hardware.processor, found.hardware.core_count) == ("P1", 8)
     assert list(found.runtimes) == ["onnx"]
@@ -365,6 +365,7 @@ extends = "host"
     assert (right.name, right.connection["host"]) == ("right", "10.0.0.2")
     assert host == load_profile("host")
     assert left.hardware == load_profile("raspberry-pi-4").hardware
+    assert (left.title, right.title) == ("Raspberry Pi 4 Model B (left)", "Raspberry Pi 4 Model B (right)")
     with pytest.raises(ProfileError, match=r"holds 3 devices \(left, right, host\), and one is asked for here"):
         load_profile(path)
 
@@ -401,7 +402,7 @@ def test_ones_own_profiles_are_found_by_name(own: Path) -> None:
     assert load_profile("mine").title == "My board"
     assert "Did you mean 'mine'?" in refusal("mime")
     write(own, 'name = "other"\nextends = "_base"', "other.toml")
-    assert load_profile("other").title == "A base"
+    assert load_profile("other").title == "A base (other)"
 
 
 def test_ones_own_profile_hides_a_built_in_one_and_may_extend_it(own: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_profile_says_what_tells_the_device_from_its_base() -> None:
     assert table["hardware"] == {"memory_bytes": int(3.7 * 2**30)}  # which the base leaves open
     assert table["runtimes"] == {"tflite": False}
     assert "transport" not in table
-    assert table["title"] == FACTS["model"]
+    assert table["title"] == f"{FACTS['model']} (my-pi)"
 
 
 def test_a_smaller_device_than_its_base_gets_what_fits() -> None:
@@ -108,7 +108,7 @@ def test_a_smaller_device_than_its_base_gets_what_fits() -> None:
     )
     assert (table["threads"], table["hardware"]["core_count"], table["hardware"]["architecture"]) == (2, 2, "armv7l")
     assert table["budgets"] == {"peak_memory_bytes": int(0.2 * 2**30) // 2}
-    assert table["title"] == "Odd"
+    assert table["title"] == "Odd (small)"
     assert "runtimes" not in table
 
 
