@@ -43,7 +43,7 @@ from edgekit.core.files import sha256
 from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.tensors import TensorSpec
 from edgekit.device_tests.bench_jobs import BenchJobs
-from edgekit.device_tests.blocks import choose_length, take_block
+from edgekit.device_tests.blocks import Block, choose_length, take_block
 from edgekit.device_tests.measurement import Series, compare, is_disturbed, summarise
 from edgekit.device_tests.profiles import load_profile
 from edgekit.device_tests.rounds import BLOCK_S, sample_rounds
@@ -201,6 +201,7 @@ def overhead(name: str, path: Path, *, side: int, pairs: int) -> Row:
     found: dict[str, list[float]] = {"cost": [], "cost_cpu": [], "reported": [], "reported_cpu": [], "bare_ms": []}
     for number in range(pairs):
         clocks: dict[str, float] = {}
+        block = Block([], [], 0)
         for kind in ("bare", "sampled") if number % 2 else ("sampled", "bare"):
             cpu, wall = time.process_time_ns(), time.perf_counter_ns()
             if kind == "bare":

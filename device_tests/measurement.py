@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from edgekit.core.measurement import Distribution, Evidence, Measurement
 from edgekit.core.quantiles import quantile_interval
 from edgekit.device_tests.paired import Ratio
-from edgekit.device_tests.rounds import BLOCK_S, LOAD_COUNT, Series, sample_loads, sample_rounds, take_rounds
+from edgekit.device_tests.rounds import BLOCK_S, FEWEST_LOADS, LOAD_COUNT, Series, sample_loads, sample_rounds, take_rounds
 from edgekit.device_tests.steady import FEWEST_FOR_DETECTION, steady_start
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ __all__ = [
 ]
 
 _DISTURBED_SHARE = 0.9
-_FEWEST_LOADS = 5
 _RATIO_CONFIDENCE = 0.975
 """Of each of the two ratios of a comparison, wall and CPU time: 95 % for both together (Bonferroni)."""
 _TOGETHER = "95 % for wall and CPU time together"
@@ -122,7 +121,7 @@ def load_interval(series: Series) -> tuple[float, float] | None:
     import numpy as np
 
     medians = [np.median(list(rounds.values())) / 1e6 for rounds in series.counted_rounds("wall").values()]
-    if len(medians) < _FEWEST_LOADS:
+    if len(medians) < FEWEST_LOADS:
         return None
     found = _interval_of_means(np.log(medians), confidence=0.95)
     return found.low, found.high
@@ -179,12 +178,14 @@ def _ratio(series: Series, baseline: Series, clock: str) -> tuple[Ratio, str]:
         if shared:
             loads.append(np.log([ours[load][number] / theirs[load][number] for number in shared]))
     count = sum(rounds.size for rounds in loads)
-    if len(loads) >= _FEWEST_LOADS:
+    if len(loads) >= FEWEST_LOADS:
         return ratio_of_loads(loads), f"{len(loads)} loads with {count} alternating rounds; interval over loads, {_TOGETHER}"
     if not count:  # nothing but warm-up in one of them: the plain medians, with nothing known of their spread
         plain = np.median(series.round_medians(clock)) / np.median(baseline.round_medians(clock))
         return Ratio(float(plain), 0.0, math.inf), "too few rounds after the warm-up to know its spread"
-    return _ratio_of_rounds(np.concatenate(loads)), f"median of {count} alternating rounds; interval over rounds, {_TOGETHER}"
+    return _ratio_of_rounds(
+        np.concatenate(loads)
+    ), f"median of {count} alternating rounds; interval over the rounds of these loads, {_TOGETHER}"
 
 
 def _ratio_of_rounds(logarithms: Array) -> Ratio:

@@ -27,14 +27,18 @@ from edgekit.device_tests.steady import steady_start
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
 
-__all__ = ["BLOCK_S", "LOAD_COUNT", "Goal", "Series", "sample_loads", "sample_rounds", "take_rounds"]
+__all__ = ["BLOCK_S", "FEWEST_LOADS", "LOAD_COUNT", "Goal", "Series", "sample_loads", "sample_rounds", "take_rounds"]
 
 BLOCK_S = 0.02
 """How long a block should last."""
 LOAD_COUNT = 16
 """How often models are loaded anew at most while they are timed."""
+FEWEST_LOADS = 5
+"""An interval over fewer loads would be too wide to say anything."""
 _ROUNDS_OF_A_LOAD = 4
-"""A load is worth its time only with some rounds."""
+"""A load is worth its time only with some rounds, unless there would be too few loads."""
+_LONGER = 1.5
+"""So many times the time for samples may pass to have the fewest loads."""
 _LOADING_SHARE = 0.25
 """Of the time for samples, at most so much again is spent on loading anew."""
 _ROUNDS_TO_JUDGE = 25
@@ -200,7 +204,8 @@ def _affordable_loads(
         for take in _takers(models, block_s).values():
             take()
         round_s = max(time.perf_counter() - start, 1e-9)
-    return max(min(most, 1 + int(_LOADING_SHARE * budget_s / loading_s), int(budget_s / round_s / _ROUNDS_OF_A_LOAD)), 1)
+    wanted = max(int(budget_s / round_s / _ROUNDS_OF_A_LOAD), min(FEWEST_LOADS, int(_LONGER * budget_s / round_s)))
+    return max(min(most, 1 + int(_LOADING_SHARE * budget_s / loading_s), wanted), 1)
 
 
 def take_rounds(

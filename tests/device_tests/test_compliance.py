@@ -35,9 +35,9 @@ class Remembers(Honest):
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         key = inputs["x"].tobytes()
         if key not in self.known:
-            for _ in range(5):  # work worth remembering
-                answer = super().run(inputs)
-            self.known[key] = answer
+            for _ in range(4):  # work worth remembering
+                super().run(inputs)
+            self.known[key] = super().run(inputs)
         return self.known[key]
 
 
@@ -66,9 +66,9 @@ class KnowsTheOrder(Honest):
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         self.last = (*self.last, self.names.get(inputs["x"].tobytes(), -1))[-self.SEEN :]
-        for _ in range(1 if self.last in self.runs else 3):
-            answer = super().run(inputs)
-        return answer
+        for _ in range(0 if self.last in self.runs else 2):
+            super().run(inputs)
+        return super().run(inputs)
 
 
 def audited(session: Any, **changes: Any) -> dict[str, Any]:
