@@ -29,7 +29,7 @@ from edgekit.device_tests.profiles import load_profile
 from edgekit.device_tests.transports.local import LocalTransport
 from edgekit.device_tests.transports.qemu_user import QemuUserTransport
 
-FIXTURES = {"smartwatch": 300, "mobilenet": 12}
+FIXTURES = {"smartwatch": 300, "mobilenet": 6}
 """Example -> evaluation samples."""
 DEVICES = ("cortex-a53", "cortex-a72", "cortex-a76")
 PACKAGES = ("edgekit", "torch", "onnxruntime", "ai-edge-litert", "numpy")

@@ -277,6 +277,9 @@ def test_nothing_leaks_and_nothing_is_undefined(
     program = build_runner(sanitize=True)
     for net in (onnx_net, ort_net, tflite_net, tflite_mix):
         report_of(call(program, net, tmp_path, "--output-dir", str(tmp_path), "--repeat", "3", "--audit-overhead", "1"))
+        turns = ["--beside", str(net[0]), "--rounds", "3", "--loads", "2", "--seconds", "0.2", "--block-ms", "0.1"]
+        assert report_of(call(program, (net[0], {}), tmp_path, "--load-again", *turns))["rounds"]["loads"]
+    report_of(call(program, tflite_net, tmp_path, "--sustained-minutes", "0.001", "--window-seconds", "0.02", "--cold"))
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(tflite_net[0].read_bytes()[:300])
     assert call(program, (broken, {}), tmp_path).returncode == 5
