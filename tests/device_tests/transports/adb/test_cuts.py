@@ -116,7 +116,7 @@ def test_a_link_that_says_nothing_any_more_is_made_anew(device: TestDevice, prof
     job = make_job(tmp_path / "job")
     transport.run_agent(job, timeout_s=20)
     stall.join()
-    assert transport.reconnections == 1
+    assert transport.reconnections >= 1
     transport.close()
     check_nothing_is_left(device)
 
