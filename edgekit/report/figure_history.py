@@ -32,14 +32,8 @@ def written(value: float, unit: str, *, signed: bool = False) -> str:
     >>> written(0.8912, "share"), written(51300, "bytes"), written(0.0941, "ms")
     ('89.12 %', '51.3 kB', '0.0941 ms')
     """
-    sign = "+" if signed and value > 0 else ""
-    if unit == "share":
-        return f"{sign}{quantities.share(value)}"
-    if unit == "points":
-        return f"{sign}{value:.2f} pts"
-    if unit == "bytes":
-        return f"{'-' if value < 0 else sign}{quantities.size(abs(value))}"
-    return f"{sign}{quantities.significant(value)}{'' if unit == 'ratio' else f' {unit}'}"
+    sign = ("+" if value > 0 else "-" if value < 0 else "") if signed else ""
+    return f"{sign}{quantities.measured(abs(value) if signed else value, unit)}"
 
 
 def history_figure(lines: Sequence[Sequence[Change]], *, title: str, width: float) -> str:

@@ -122,10 +122,11 @@ def _latency(row: Row) -> Cell:
 
 def _memory(row: Row) -> Cell:
     found = row.taken("peak_memory") or row.taken("arena")
+    kind = found.evidence if found else row.evidence
+    if kind in NOT_TIMED and kind:
+        return Cell("memory", evidence=kind, remark=f"not taken: {kind.value}")
     if found is None:
         return Cell("memory")
-    if found.evidence in NOT_TIMED:
-        return Cell("memory", evidence=found.evidence, remark=f"not taken: {found.evidence.value}")
     return Cell("memory", quantities.size(found.value), "", found.evidence, found.note)
 
 

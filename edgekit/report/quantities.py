@@ -15,6 +15,7 @@ __all__ = [
     "decibels",
     "duration",
     "large",
+    "measured",
     "megabytes",
     "milliseconds",
     "moment",
@@ -202,6 +203,22 @@ def moment(written: str) -> str:
     except ValueError:
         return written
     return found.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M UTC") if found.tzinfo else written
+
+
+def measured(value: float, unit: str) -> str:
+    """A measurement's value in its unit.
+
+    >>> measured(0.8912, "share"), measured(51300, "bytes"), measured(0.0941, "ms"), measured(1142048.0, "MACs")
+    ('89.12 %', '51.3 kB', '0.0941 ms', '1,142,048 MACs')
+    """
+    if unit == "share":
+        return share(value)
+    if unit == "bytes":
+        return size(value)
+    if unit == "points":
+        return f"{points(value)} pts"
+    words = f"{value:,.0f}" if value == round(value) and abs(value) >= 1 else significant(value)
+    return words if unit == "ratio" else f"{words} {unit}"
 
 
 def probability(value: float | None) -> str:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 
 from edgekit.core.error_split import ErrorSplit
-from edgekit.core.measurement import Evidence
+from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.tensors import TensorSpec
 from edgekit.core.validation import DeviceResult, SliceResult, ValidationReport
 from edgekit.core.verdict import Gate, Outcome
@@ -76,7 +76,8 @@ class DeviceView:
         latency: Figure.
         latency_notes: Labels, and how their latencies were taken.
         without_latency: Labels that have a metric but no device latency.
-        executors: Rows whose time is not device latency.
+        executors: Rows whose time was taken, and is not device latency.
+        estimates: Artifact, number, and the number in words: what a model of the hardware says.
         executor_remark: What those times are.
         spread_remark: Why runtimes differ.
         spread_evidence: Target and evidence of both sides of each spread.
@@ -100,6 +101,7 @@ class DeviceView:
     latency_notes: tuple[tuple[tuple[str, ...], str], ...]
     without_latency: tuple[str, ...]
     executors: tuple[Row, ...]
+    estimates: tuple[tuple[Row, Measurement, str], ...]
     executor_remark: str
     spread_remark: str
     spread_evidence: tuple[tuple[tuple[str, Evidence], ...], ...]
@@ -231,7 +233,7 @@ def _device_view(report: ValidationReport, device: DeviceResult) -> DeviceView:
     all_layers = layers(report, matrix)
     with_parity = [row for row in matrix if row.layers]
     targets = tuple(row.target for row in with_parity)
-    executors = tuple(row for row in matrix if row.executor_time)
+    executors = tuple(row for row in matrix if row.executor_time and row.executor_time.evidence is not Evidence.ESTIMATED)
     scored = [row for row in matrix if row.result and row.result.metric]
     return DeviceView(
         device=device,
@@ -248,6 +250,7 @@ def _device_view(report: ValidationReport, device: DeviceResult) -> DeviceView:
         latency_notes=wording.by_note((row.label, row.latency.note) for row in matrix if row.latency and row.latency.note),
         without_latency=tuple(row.label for row in scored if not row.latency),
         executors=executors,
+        estimates=tuple((row, one, quantities.measured(one.value, one.unit)) for row in matrix for one in _estimates(row)),
         executor_remark=_executor_remark(executors),
         spread_remark=wording.spread_remark(device.spreads),
         spread_evidence=_spread_evidence(device),
@@ -256,6 +259,10 @@ def _device_view(report: ValidationReport, device: DeviceResult) -> DeviceView:
         parity_targets=targets,
         parity_evidence=tuple((row.target, row.evidence) for row in with_parity if row.evidence),
     )
+
+
+def _estimates(row: Row) -> list[Measurement]:
+    return [one for one in row.result.measurements if one.evidence is Evidence.ESTIMATED] if row.result else []
 
 
 def _columns(matrix: Sequence[Row]) -> tuple[Column, ...]:

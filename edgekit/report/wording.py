@@ -22,7 +22,7 @@ __all__ = [
 EVIDENCE_MEANING: dict[Evidence, str] = {
     Evidence.MEASURED: "Taken on the hardware the profile names. Only these times are device latency.",
     Evidence.EMULATED: "The device's instructions on another machine's processor: right numerics, wrong speed.",
-    Evidence.ESTIMATED: "Computed by a model of the hardware: nothing was run.",
+    Evidence.ESTIMATED: "From a model of the hardware, or by the device's kernels on another machine: it did not run itself.",
     Evidence.REFERENCE: (
         "The format's semantics executed by edgekit, not the vendor's kernels: its times say nothing about the device."
     ),
@@ -32,7 +32,7 @@ _NOT_THIS: dict[tuple[Evidence, str], str] = {
     (Evidence.REFERENCE, "coreml"): "not the Neural Engine",
     (Evidence.REFERENCE, ""): "not the vendor's kernels",
     (Evidence.EMULATED, ""): "not the device's speed",
-    (Evidence.ESTIMATED, ""): "nothing was run",
+    (Evidence.ESTIMATED, ""): "the device did not run",
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from edgekit.core.errors import IntegrityError
 from edgekit.core.history_store import HistoryStore
-from edgekit.core.measurement import Evidence
+from edgekit.core.measurement import Evidence, Measurement
 from edgekit.core.validation import ValidationReport
 from edgekit.report import past_of, write_html
 from edgekit.report.bench_view import bench_views, read_benches
@@ -281,3 +281,19 @@ def test_a_subset_of_the_evaluation_data_is_said(lab: ValidationReport) -> None:
     assert cell.detail.endswith("1,243 of 4,000 samples")
     [cell, *_] = overview(lab)[0].rows[0].cells
     assert "samples" not in cell.detail
+
+
+def test_estimates_are_listed_with_what_they_rest_on(lab: ValidationReport) -> None:
+    [device] = [device for device in lab.devices if device.profile.name == "ethos-u55"]
+    result = next(one for one in device.results if one.artifact.label == "tflite")
+    cycles = Measurement(name="cycles_npu", value=31487.0, unit="cycles", evidence=Evidence.ESTIMATED, note="of <128> MACs")
+    arena = Measurement(name="arena", value=10_352, unit="bytes", evidence=Evidence.ESTIMATED)
+    kept = tuple(one for one in result.measurements if one.name != "peak_memory")
+    device = device.replace(results=(result.replace(measurements=(*kept, cycles, arena)),))
+    report = lab.replace(devices=(lab.devices[0], device))
+    text = page_html(report)
+    assert "31,487 cycles" in part(text, "<h3>Estimates</h3>", "</section>")
+    assert "of &lt;128&gt; MACs" in text
+    assert "Times that are not device latency" not in text.partition("<h3>Estimates</h3>")[2].partition("<h2>Layers")[0]
+    memory = overview(report)[1].rows[1].cells[2]
+    assert (memory.value, memory.evidence) == ("10.4 kB", Evidence.ESTIMATED)
