@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import cast
@@ -70,21 +71,18 @@ def connect(profile: DeviceProfile) -> Transport:
 
 
 def examine(profile: DeviceProfile) -> Examination:
-    """Reach a device and compare it with its profile.
-
-    Raises:
-        ProfileError: The profile's own settings are wrong.
-    """
+    """Reach a device and compare it with its profile; whatever goes wrong is said in what comes back."""
     if obstacle := obstacle_of(profile):
         return Examination(profile.name, unreached=obstacle)
-    transport = connect(profile)
+    facts: Mapping[str, str] = {}
     try:
-        facts = transport.facts()
-        found, missing = _runtimes_of(profile, transport, facts)
+        with contextlib.closing(connect(profile)) as transport:
+            facts = transport.facts()
+            found, missing = _runtimes_of(profile, transport, facts)
     except DeviceError as reason:
-        return Examination(profile.name, unreached=str(reason))
-    finally:
-        transport.close()
+        return Examination(profile.name, unreached=str(reason), facts=facts)
+    except EdgekitError as reason:  # its settings, or what is needed here to reach it
+        return Examination(profile.name, facts=facts, missing=(str(reason),))
     wrong = _architecture_problem(profile, facts)
     return Examination(profile.name, facts=facts, runtimes=found, missing=(*wrong, *missing), remarks=_remarks(profile, facts))
 

@@ -120,11 +120,13 @@ def enrol(
 def _generic(survey: _Survey, facts: Mapping[str, str]) -> str:
     if survey.transport == "adb":
         return "_android"
-    return generic_base({**facts, "architecture": facts.get("architecture", "")}, has_python=survey.has_python)
+    return generic_base(facts, has_python=survey.has_python)
 
 
 def _survey_ssh(asked: DeviceProfile, facts: Mapping[str, str], link: Link, *, python: str) -> _Survey:
-    """Python with edgekit where it is there; else the native runner, where one can be sent."""
+    """Python with edgekit where it is there; else, or where one is named, the native runner."""
+    if "runner" in asked.connection and not python:
+        return _Survey("ssh", {**asked.connection, "agent": "native"}, dict(_NATIVE), has_python=False, notes=())
     is_mac = facts.get("system") == "Darwin"
     wanted = _ON_MACS if is_mac else _IN_PYTHON
     host = str(asked.connection["host"])
@@ -150,7 +152,7 @@ def _without_python(asked: DeviceProfile, facts: Mapping[str, str], there: Pytho
     if transport == "mac":
         raise ProfileError(f"{asked.connection['host']} is a Mac, where edgekit needs Python: {why}. Run there: {remedy}")
     architecture = architecture_of(facts)
-    if "runner" not in asked.connection and architecture not in {"aarch64", platform.machine()}:
+    if architecture not in {"aarch64", platform.machine()}:
         raise UnsupportedOpError(
             f"Nothing on {asked.connection['host']} runs models: {why}; and edgekit-runner is not built here for"
             f" {architecture or 'its processor'}. Run there: {remedy}; or build edgekit-runner there (docs/native-runner.md) and"

@@ -364,6 +364,19 @@ def test_a_mac_without_python_is_told_what_to_install(
     )
 
 
+def test_a_runner_that_is_named_is_used(
+    document: Callable[..., dict[str, Any]], own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment, "connect", lambda _: Doubled(tmp_path / "device"))
+    (tmp_path / "edgekit-runner").touch()
+    document("add pi --ssh pi@raspberrypi.local --runner edgekit-runner")
+    profile = load_profile(own / "pi.toml")
+    assert profile.connection["agent"] == "native"
+    assert profile.connection["runner"] == str(tmp_path / "edgekit-runner")
+    assert profile.runtimes["tflite"].runtime == "native-tflite"
+    assert profile.hardware.processor == "Broadcom BCM2711"
+
+
 def test_a_device_on_which_nothing_runs_models(
     devices: Callable[..., Result], own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

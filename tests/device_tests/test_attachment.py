@@ -162,6 +162,16 @@ def test_a_device_without_python_needs_a_library_for_its_processor(behind: Behin
     assert found.runtimes == {}
 
 
+def test_a_device_that_is_another_than_its_transport_is_for(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> dict[str, str]:
+        raise ProfileError("Linux runs there, not macOS.")
+
+    monkeypatch.setattr(behind, "facts", refuse)
+    found = examine(profile())
+    assert (found.unreached, found.missing) == ("", ("Linux runs there, not macOS.",))
+    assert behind.is_closed
+
+
 def test_a_device_that_does_not_answer(behind: Behind) -> None:
     behind.said = {}
     found = examine(profile())
