@@ -169,8 +169,7 @@ def _measurements(report: Report, configuration: Configuration, *, flash_bytes: 
 def _arena(report: Report, configuration: Configuration) -> Measurement:
     """Peak of the memory with the feature maps. With weights in the same memory they count: the arena must leave them room."""
     used = report.used_bytes[report.arena_area]
-    beside = f" and the tensors of {len(report.on_cpu)} operators on the CPU" if report.on_cpu else ""
-    note = f"without TFLM's own structures{beside}"
+    note = "as Vela plans all tensors, those of operators on the CPU too; without TFLM's own structures"
     if configuration.constants_beside_arena:
         if report.constants_area != report.arena_area:  # Vela books weights in SRAM as on-chip flash
             used += report.used_bytes[report.constants_area]
