@@ -167,3 +167,4 @@ def test_the_vendors_runtime_comes_before_a_stand_in(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(golden.platform, "system", lambda: "Linux")
     assert golden.local_runtime("coreml") is registry.runtime("coreml-reference")
     assert golden.local_runtime("nothing") is None
+    assert golden.local_runtime("tflite") is registry.runtime("litert")  # never what stands for a microcontroller or runs in C++
