@@ -32,7 +32,7 @@ def device_facts(link: Link) -> dict[str, str]:
     Raises:
         DeviceError: The connection was lost, or the device has no POSIX shell.
     """
-    script = resources.files(__package__).joinpath("facts.sh").read_bytes()
+    script = resources.files("edgekit.device_tests.remote").joinpath("facts.sh").read_bytes()
     answer = link.run("sh -s", timeout_s=_TIMEOUT_S, given=script)
     if _END not in answer.output.splitlines():
         words = plain(answer.errors.strip() or answer.output.strip(), most=300) or "nothing"

@@ -35,7 +35,7 @@ class PythonAgent:
     def prepare(self, job: Path, *, facts: Mapping[str, str]) -> Errand:  # noqa: ARG002
         """All of the folder travels; the device's architecture is its Python's concern."""
         script = job / _LONGEST_LOCAL_NAME
-        script.write_bytes(resources.files(__package__).joinpath(_SCRIPT).read_bytes())
+        script.write_bytes(resources.files("edgekit.device_tests.remote").joinpath(_SCRIPT).read_bytes())
         own = {script, *(job / name for name in _RETURNS)}
         files = {path.relative_to(job).as_posix(): path for path in sorted(job.rglob("*")) if path.is_file() and path not in own}
         return Errand(

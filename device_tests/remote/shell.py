@@ -20,7 +20,7 @@ _READ_ONLY = ("read-only file system", "permission denied", "operation not permi
 
 def device_script() -> bytes:
     """The script that does edgekit's side on the device."""
-    return resources.files(__package__).joinpath("device.sh").read_bytes()
+    return resources.files("edgekit.device_tests.remote").joinpath("device.sh").read_bytes()
 
 
 class DeviceShell:

@@ -205,11 +205,13 @@ async def _cancel_all() -> None:
 
 async def _run(connection: asyncssh.SSHClientConnection, command: str, given: bytes) -> Finished:
     process = await connection.create_process(command, encoding=None)
-    async with process:
+    try:
         with contextlib.suppress(BrokenPipeError):  # a command may end without reading all it is given
             process.stdin.write(given)
             process.stdin.write_eof()
         result = await process.wait()
+    finally:
+        process.close()
     if result.returncode is None:
         raise ConnectionResetError("in the middle of a command")
     return Finished(result.returncode, _text(result.stdout), _text(result.stderr))
@@ -219,7 +221,7 @@ async def _push(
     connection: asyncssh.SSHClientConnection, command: str, source: Path, *, offset: int, nonce: str, target: str
 ) -> None:
     process = await connection.create_process(command, encoding=None)
-    async with process:
+    try:
         with source.open("rb") as stream, contextlib.suppress(BrokenPipeError):  # its words say why it stopped reading
             stream.seek(offset)
             while (chunk := stream.read(_CHUNK_BYTES)) and not process.stdin.is_closing():
@@ -227,6 +229,8 @@ async def _push(
                 await asyncio.wait_for(process.stdin.drain(), _SILENCE_S)
             process.stdin.write_eof()
         result = await asyncio.wait_for(process.wait(), _LAST_BYTES_S)
+    finally:
+        process.close()
     _check_end(result.returncode, _text(result.stdout), nonce, f"write {target}", _text(result.stderr))
 
 
@@ -234,7 +238,7 @@ async def _pull(
     connection: asyncssh.SSHClientConnection, command: str, target: Path, *, offset: int, nonce: str, source: str
 ) -> None:
     process = await connection.create_process(command, encoding=None)
-    async with process:
+    try:
         begin = f"{nonce}\n".encode()
         with contextlib.suppress(asyncio.IncompleteReadError):  # what a login's own scripts print comes before
             await asyncio.wait_for(process.stdout.readuntil(begin), _SILENCE_S)
@@ -244,6 +248,8 @@ async def _pull(
             while chunk := await asyncio.wait_for(process.stdout.read(_CHUNK_BYTES), _SILENCE_S):
                 stream.write(chunk)
         result = await asyncio.wait_for(process.wait(), _SILENCE_S)
+    finally:
+        process.close()
     _check_end(result.returncode, _text(result.stderr), nonce, f"read {source}", _text(result.stderr))
 
 
