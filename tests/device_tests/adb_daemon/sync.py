@@ -99,8 +99,8 @@ async def _send(stream: Stream, spec: str) -> None:
     finally:
         if file >= 0:
             os.close(file)
-        if not is_whole:
-            target.unlink(missing_ok=True)
+            if not is_whole:
+                target.unlink(missing_ok=True)
     if is_whole:
         os.utime(target, (length, length))
     await stream.write(_REQUEST.pack(b"OKAY", 0) if is_whole else _failure(failure))
