@@ -68,8 +68,11 @@ def _place(errand: Errand, folder: Path) -> None:
         if place in errand.programs:
             shutil.copy2(source, target)
             target.chmod(0o700)
-        else:
-            target.symlink_to(source.resolve())
+            continue
+        try:  # no symbolic link: ONNX Runtime refuses weights that lead out of the model's folder
+            os.link(source.resolve(), target)
+        except OSError:  # another disk, or a file system without links
+            shutil.copy2(source, target)
 
 
 def _run(

@@ -92,6 +92,23 @@ def test_evaluation_inputs_of_another_shape_are_a_run_of_their_own(
         np.testing.assert_array_equal(found[key], array)
 
 
+def test_weights_beside_the_model_are_sent_with_it(nets: Nets, make_job: MakeJob, here: DeviceProfile, tmp_path: Path) -> None:
+    import onnx
+
+    from edgekit.core.files import sha256
+
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.load(nets["onnx"].path), path, save_as_external_data=True, location="model.onnx.data", size_threshold=20)
+    jobs = [make_job(f"beside-{kind}", nets["onnx"].replace(path=path, sha256=sha256(path))) for kind in ("native", "python")]
+    for job in jobs:
+        (job / "onnx" / "model.onnx.data").write_bytes((tmp_path / "model.onnx.data").read_bytes())
+    do(jobs[0], here)
+    run(str(jobs[1]))
+    found, expected = (read_arrays(job / "outputs.npz") for job in jobs)
+    for key, array in expected.items():
+        np.testing.assert_array_equal(found[key], array)
+
+
 def test_layers_are_said_not_to_be_replayed(nets: Nets, make_job: MakeJob, here: DeviceProfile) -> None:
     job = make_job("replay", nets["tflite"], replay=True)
     do(job, here)
