@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["devices"]
 
 
+def _names_with(_ctx: click.Context, _parameter: click.Parameter, begin: str) -> list[str]:
+    """Names of profiles, for shells that complete."""
+    from edgekit.device_tests.profiles import own_profile_names, profile_names
+
+    return [name for name in (*own_profile_names(), *profile_names()) if name.startswith(begin)]
+
+
 @group(
     default="list",
     examples=["devices", "devices raspberry jetson", "devices show raspberry-pi-5", "devices check host", "devices --json"],
@@ -45,7 +52,7 @@ def list_profiles(terminal: Terminal, /, words: tuple[str, ...], ready: bool) ->
 
 
 @devices.add(examples=["devices show raspberry-pi-4", "devices show host --json"])
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=_names_with)
 def show(terminal: Terminal, /, names: tuple[str, ...]) -> None:
     """Show all that profiles say, with their sources.
 
@@ -114,7 +121,7 @@ def add(
 
 
 @devices.add(examples=["devices check host", "devices check host --json"])
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=_names_with)
 @click.pass_context
 def check(ctx: click.Context, terminal: Terminal, /, names: tuple[str, ...]) -> None:
     """Connect to devices, say what is there and missing.

@@ -34,6 +34,14 @@ class Group(Command, click.Group):
 
         return make
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Options that are not the group's own are the default command's."""
+        known = {name for parameter in self.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts)}
+        first = next((index for index, word in enumerate(args) if word not in known), None)
+        if first is not None and args[first].startswith("-"):
+            args = [*args[:first], self.default, *args[first:]]
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands before the options."""
         self.format_commands(ctx, formatter)
@@ -41,12 +49,9 @@ class Group(Command, click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the first word names, else the default one with all words."""
-        terminal = ctx.obj
-        shared = {
-            "as_json": terminal.as_json, "quiet": terminal.quiet, "verbose": terminal.verbose, "progress": terminal.progress,
-            "color": terminal.color,
-        }  # fmt: skip
-        ctx.default_map = dict.fromkeys(self.commands, shared)  # options given before a command's name are its own as well
+        if ctx.obj is not None:  # None while a shell completes
+            shared = {name: getattr(ctx.obj, name) for name in ("as_json", "quiet", "verbose", "progress", "color")}
+            ctx.default_map = dict.fromkeys(self.commands, shared)  # given before a command's name, they are its own as well
         if args[0] not in self.commands:
             return self.default, self.commands[self.default], args
         return super().resolve_command(ctx, args)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import shlex
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -105,8 +106,7 @@ def test_the_table_has_a_line_for_each(devices: Callable[..., Result]) -> None:
     ],
 )
 def test_words_choose(document: Callable[..., dict[str, Any]], words: str, names: list[str]) -> None:
-    line = words if not words.startswith("--") else f"list {words}"
-    assert [device["name"] for device in document(line)["devices"]] == names
+    assert [device["name"] for device in document(words)["devices"]] == names
 
 
 def test_words_that_choose_nothing_may_have_meant_a_command(devices: Callable[..., Result]) -> None:
@@ -140,7 +140,22 @@ def test_the_devices_of_a_file(document: Callable[..., dict[str, Any]], devices:
 def test_options_before_a_command_are_its_own(devices: Callable[..., Result]) -> None:
     assert json.loads(devices("--json show host").stdout)["command"] == "devices show"
     assert devices("-q pi").stdout == ""
+    assert [one["name"] for one in json.loads(devices("--json --ready local").stdout)["devices"]] == ["host"]
+    wrong = devices("--raedy")
+    assert (wrong.exit_code, "No such option '--raedy'" in wrong.output) == (2, True)
     assert json.loads(devices("--json pixel-8").stdout)["devices"][0]["name"] == "pixel-8"
+
+
+def test_a_shell_completes_commands_and_their_options(tmp_path: Path) -> None:
+    def completed(words: str, count: int) -> list[str]:
+        environment = {"_EDGEKIT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count), "PATH": "/usr/bin"}
+        command = [sys.executable, "-m", "edgekit.cli"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+        return done.stdout.split()
+
+    assert completed("edgekit devices sh", 2) == ["plain,show"]
+    assert completed("edgekit devices add --ext", 3) == ["plain,--extends"]
+    assert completed("edgekit devices check raspberry-pi-4", 3) == ["plain,raspberry-pi-4"]
 
 
 # Showing
