@@ -60,7 +60,7 @@ def _record(make: Callable[[], Sequence[HistoryEntry]], run: RunFolder, store: P
         return ()
     try:
         return HistoryStore(path).append(make())
-    except (EdgekitError, OSError) as reason:
+    except (EdgekitError, OSError, ValueError) as reason:
         with contextlib.suppress(OSError), run.log.open("a", encoding="utf-8") as log:
             log.write(f"edgekit: warning: not in the history: {reason}\n")
         return ()

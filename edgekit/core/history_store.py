@@ -97,7 +97,8 @@ class HistoryStore:
                 numbers = tuple(_insert(connection, entry) for entry in entries)
                 connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # a failed write to the disk has ended it already
+                    connection.execute("ROLLBACK")
                 raise
         return numbers
 
