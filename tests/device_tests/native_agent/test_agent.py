@@ -98,7 +98,7 @@ def test_weights_beside_the_model_are_sent_with_it(nets: Nets, make_job: MakeJob
     from edgekit.core.files import sha256
 
     path = tmp_path / "model.onnx"
-    onnx.save(onnx.load(nets["onnx"].path), path, save_as_external_data=True, location="model.onnx.data", size_threshold=20)
+    onnx.save(onnx.load(nets["onnx"].path), path, save_as_external_data=True, location="model.onnx.data", size_threshold=50)
     jobs = [make_job(f"beside-{kind}", nets["onnx"].replace(path=path, sha256=sha256(path))) for kind in ("native", "python")]
     for job in jobs:
         (job / "onnx" / "model.onnx.data").write_bytes((tmp_path / "model.onnx.data").read_bytes())
