@@ -66,9 +66,10 @@ class AdbTransport(RemoteTransport):
 
     def _check_evidence(self) -> None:
         """Android's emulator must not pass for a phone."""
-        facts = self._facts or self.facts()
+        if self._clusters is None:  # Android's own facts were not asked for, or the link broke between
+            self.facts()
         wrong = [target for target, choice in self.profile.runtimes.items() if choice.evidence is Evidence.MEASURED]
-        if "emulator" in facts and wrong:
+        if "emulator" in self._facts and wrong:
             raise ProfileError(
                 f"Device '{self.profile.name}' is an Android emulator, and its profile calls its numbers for '{wrong[0]}'"
                 f" measured: write evidence = 'emulated' under [runtimes.{wrong[0]}]."
