@@ -5,6 +5,7 @@ Nothing runs on the device, so nothing it says of itself is shown: facts are the
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 from edgekit import registry
@@ -41,7 +42,8 @@ class EstimatedDevice(LocalTransport):
         for choice in profile.runtimes.values():
             runtime = find_runtime(choice.runtime)
             if missing := registry.missing_module(runtime):
-                return f"'{missing}' is not installed: pip install 'edgekit[{runtime.extra}]'"
+                where = "" if _has_wheels() else "; tflite-micro has wheels for Linux on x86-64 only: run edgekit on such a machine"
+                return f"'{missing}' is not installed: pip install 'edgekit[{runtime.extra}]'{where}"
         return ""
 
     def facts(self) -> dict[str, str]:
@@ -58,6 +60,10 @@ class EstimatedDevice(LocalTransport):
         plan = Job.read_json(job / "job.json")
         plan.replace(memory_bytes=None, affinity="").write_json(job / "job.json")
         super().run_agent(job, timeout_s=timeout_s, log=log)
+
+
+def _has_wheels() -> bool:
+    return (platform.system(), platform.machine()) == ("Linux", "x86_64")
 
 
 def _check(profile: DeviceProfile) -> None:

@@ -276,6 +276,8 @@ def test_what_is_missing_is_named_before_anything_runs(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(TFLiteMicroRuntime, "modules", ("no_such_module",))
     assert EstimatedDevice.obstacle(device()) == "'no_such_module' is not installed: pip install 'edgekit[micro]'"
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert EstimatedDevice.obstacle(device()).endswith("wheels for Linux on x86-64 only: run edgekit on such a machine")
 
 
 def test_limits_of_the_device_do_not_bind_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
