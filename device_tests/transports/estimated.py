@@ -19,6 +19,7 @@ from edgekit.device_tests.transports.local import LocalTransport
 __all__ = ["EstimatedDevice"]
 
 _BARE_METAL = "none (bare metal)"
+_WHEELS = "; tflite-micro has wheels for Linux on x86-64 only: run edgekit on such a machine"
 _EVIDENCE = {"evidence": "estimated: computed on the machine that ran edgekit, nothing ran on the device"}
 
 
@@ -42,7 +43,7 @@ class EstimatedDevice(LocalTransport):
         for choice in profile.runtimes.values():
             runtime = find_runtime(choice.runtime)
             if missing := registry.missing_module(runtime):
-                where = "" if _has_wheels() else "; tflite-micro has wheels for Linux on x86-64 only: run edgekit on such a machine"
+                where = "" if _has_wheels() else _WHEELS
                 return f"'{missing}' is not installed: pip install 'edgekit[{runtime.extra}]'{where}"
         return ""
 
