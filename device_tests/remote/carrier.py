@@ -126,7 +126,7 @@ class RemoteTransport:
             try:
                 state = self._start(composition, limit_s=timeout_s)
                 if state.word == "done" and state.why != "abandoned":
-                    self._judge(state, folder, log=log, limit_s=timeout_s)
+                    self._judge(state, folder, errand, log=log, limit_s=timeout_s)
                     self._fetch(state, folder, errand)
                     return
                 states.append(_IN_WORDS.get(state.why or state.word, state.word))
@@ -149,7 +149,7 @@ class RemoteTransport:
         self._job.start()
         return self._job.wait()
 
-    def _judge(self, state: JobState, folder: Path, *, log: Path, limit_s: float) -> None:
+    def _judge(self, state: JobState, folder: Path, errand: Errand, *, log: Path, limit_s: float) -> None:
         """Keep what the job printed, and raise what went wrong."""
         job, name = self._job, self.profile.name
         if job is None:
@@ -161,7 +161,7 @@ class RemoteTransport:
             stream.write(f"\n--- on device '{name}': {folder.name} ---\n{text}\n".encode())
         if state.why == "overtime":
             raise WorkerError(f"The job on device '{name}' ran longer than {limit_s:.0f} s and was stopped.")
-        if not state.code:
+        if not state.code and set(errand.returns) <= state.files.keys():
             return
         words = last_words(log, start)
         if "No space left on device" in text or (state.free_bytes is not None and state.free_bytes < _FULL_BYTES):
@@ -169,6 +169,8 @@ class RemoteTransport:
                 f"The disk of device '{name}' was full while a job ran there. Free some room in '{self._shell.folder}' or name"
                 f" another folder as connection.folder. Last words: {words}"
             )
+        if not state.code:
+            return  # what is missing is said where it is fetched
         code = _SIGNALLED - state.code if state.code > _SIGNALLED else state.code
         raise WorkerError(f"The job on device '{name}' {death(code)}. Last words: {words}")
 

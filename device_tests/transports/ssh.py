@@ -12,11 +12,12 @@ import secrets
 import shlex
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgekit.core.device_link import DeviceAgent, Finished
-from edgekit.core.errors import DeviceError, MissingExtraError
+from edgekit.core.errors import DeviceError, MissingExtraError, ProfileError
 from edgekit.core.profile import DeviceProfile
 from edgekit.core.supervision import plain
 from edgekit.device_tests.remote.carrier import RemoteTransport
@@ -157,16 +158,20 @@ class SshLink:
 
     def _call(self, work: Coroutine[Any, Any, T], *, timeout_s: float | None) -> T:
         """Do something in the loop's thread, and say in edgekit's words what went wrong."""
-        loop = self._loop
-        if loop is None:
+        loop, waited = self._loop, asyncio.wait_for(work, timeout_s)
+        try:
+            if loop is None:
+                raise RuntimeError
+            future = asyncio.run_coroutine_threadsafe(waited, loop)
+        except RuntimeError as reason:  # another thread has closed the loop
+            waited.close()
             work.close()
-            raise DeviceError(f"The connection to {self.place} is not there.")
-        future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout_s), loop)
+            raise DeviceError(f"The connection to {self.place} is not there.") from reason
         import asyncssh
 
         try:
-            return future.result()
-        except (asyncssh.Error, asyncssh.KeyImportError, asyncssh.KeyEncryptionError, OSError, asyncio.CancelledError) as reason:
+            return future.result(None if timeout_s is None else timeout_s + _CLOSE_S)
+        except (asyncssh.Error, asyncssh.KeyImportError, asyncssh.KeyEncryptionError, OSError, CancelledError) as reason:
             raise explain_ssh(reason, self.place) from reason
         finally:
             future.cancel()
@@ -289,7 +294,10 @@ class SshTransport(RemoteTransport):
             return "asyncssh is not installed: pip install 'edgekit[devices]'"
         if "host" not in profile.connection:
             return "connection.host is not set: edgekit devices add NAME --ssh USER@HOST"
-        key = read_place(profile).key
+        try:
+            key = read_place(profile).key
+        except ProfileError as reason:
+            return str(reason)
         return f"the key {key} does not exist" if key is not None and not key.is_file() else ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 from edgekit.core.errors import DeviceError, ProfileError, nearest
@@ -116,7 +117,7 @@ def explain_ssh(reason: BaseException, place: SshPlace) -> DeviceError:
             " (ssh-add) and leave connection.key out.",
             is_final=True,
         )
-    if isinstance(reason, asyncssh.ConnectionLost | ConnectionResetError | BrokenPipeError):
+    if isinstance(reason, asyncssh.ConnectionLost | ConnectionResetError | BrokenPipeError | CancelledError):
         return DeviceError(f"The connection to {place} was lost ({words}).")
     if isinstance(reason, asyncssh.Error):
         return DeviceError(f"{place} does not speak SSH as it should ({words}). Does this work: {place.command} true?")
