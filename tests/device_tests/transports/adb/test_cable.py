@@ -36,7 +36,7 @@ Cable = Callable[[str], AdbLink]
 def cable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cable:
     """``cable("state=device")``: a link to R5CT1; the line says its state, ``$looks`` counts how often it was asked for."""
     monkeypatch.setattr(link_module, "_LOOK_S", 0.01)
-    monkeypatch.setattr(link_module, "_FIRST_CONNECT_S", 0.3)
+    monkeypatch.setattr(link_module, "_FIRST_CONNECT_S", 9.0)
     profile = DeviceProfile(
         name="phone",
         title="Phone",
@@ -81,7 +81,8 @@ def test_one_that_boots_is_waited_for(cable: Cable, tmp_path: Path) -> None:
     assert calls(tmp_path).count("devices") == 4
 
 
-def test_one_that_stays_offline_is_given_up(cable: Cable) -> None:
+def test_one_that_stays_offline_is_given_up(cable: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "_FIRST_CONNECT_S", 0.2)
     with pytest.raises(DeviceError, match=r"'phone' \(R5CT1\) is attached as 'offline' and does not come back") as caught:
         cable("state=offline").connect()
     assert not caught.value.is_final
