@@ -22,6 +22,8 @@ AUDIT_WORDS = {
     "no-caching": "repeated inputs are no faster than different ones (TEST04)",
     "other-seed": "another seed gives the same speed (TEST05)",
 }
+_FEWEST_FOR_P90 = 10
+"""Of fewer samples, the range says more than a percentile."""
 SCENARIO_WORDS = {"single-stream": "single stream", "multi-stream": "multi stream", "offline": "offline"}
 
 
@@ -145,7 +147,14 @@ def _time(found: Measurement | None) -> tuple[str, str, Evidence | None]:
     if found is None:
         return "", "", None
     spread = found.distribution
-    return quantities.milliseconds(found.value), f"p90 {quantities.milliseconds(spread.p90)}" if spread else "", found.evidence
+    detail = f"p90 {quantities.milliseconds(spread.p90)}" if spread else ""
+    if spread and spread.sample_count == 1:
+        detail = "taken once"
+    elif spread and spread.sample_count < _FEWEST_FOR_P90:
+        detail = (
+            f"{quantities.significant(spread.minimum)} to {quantities.significant(spread.maximum)}, n = {spread.sample_count}"
+        )
+    return quantities.milliseconds(found.value), detail, found.evidence
 
 
 def _faster(ratio: Measurement | None) -> tuple[str, str, Evidence | None]:
@@ -163,7 +172,7 @@ def _bytes(found: Measurement | None) -> tuple[str, str, Evidence | None]:
 def _scenario(artifact: BenchedArtifact, one: ScenarioResult) -> ScenarioRow:
     spread = one.latency.interval
     half = one.relative_half_width
-    samples = f" of {one.query_size} samples" if one.query_size > 1 else ""
+    samples = f", {quantities.count(one.query_size)} samples each" if one.query_size > 1 else ""
     return ScenarioRow(
         artifact=artifact,
         scenario=one,
@@ -188,18 +197,19 @@ def _sustained(artifact: BenchedArtifact, run: SustainedRun) -> SustainedView:
 
 def _sustained_sentences(run: SustainedRun) -> list[str]:
     words = {True: "Throttled.", False: "Not throttled.", None: "Latency rose; neither clock nor temperature can be read here."}
-    found = [words[run.is_throttled]]
-    if (drift := run.drift) is not None:
+    found = [words[run.is_throttled], *run.signs]
+    if (drift := run.drift) is not None and not run.signs:
         low, high = (quantities.ratio(end) for end in drift.interval)
-        change = f"Latency at the end over that at the beginning, by the trend: {quantities.ratio(drift.ratio)} ({low} to {high})"
-        low, high = (quantities.ratio(end) for end in drift.settled_interval)
-        change += f"; the last quarter over the first windows: {quantities.ratio(drift.settled_ratio)} ({low} to {high})"
-        found.append(change + (" (CPU time: other work disturbed the wall clock)." if drift.clock == "cpu" else "."))
-    found += [
-        f"{one.name.replace('_', ' ').capitalize()}: {quantities.significant(one.value)} {one.unit}." for one in run.measurements
-    ]
-    found += [*run.signs, f"Governor: {run.governor}." if run.governor else "", run.advice, run.note]
-    return [sentence for sentence in found if sentence]
+        found.append(
+            f"latency at the end is {quantities.ratio(drift.ratio)} that at the beginning by the trend ({low} to {high})"
+        )
+    found += [f"{one.name.replace('_', ' ')}: {quantities.measured(one.value, one.unit)}" for one in run.measurements]
+    found += [f"governor: {run.governor}" if run.governor else "", run.advice, run.note]
+    return [_sentence(words) for words in found if words]
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
 
 
 def _profile(artifact: BenchedArtifact) -> tuple[BenchedArtifact, Drawn, str] | None:
@@ -231,4 +241,9 @@ def _remarks(device: BenchedDevice) -> list[tuple[str, str]]:
         found += [
             (artifact.label, f"{one.name.replace('_', ' ')}: {one.note}") for one in artifact.measurements if _is_telling(one)
         ]
-    return list(dict.fromkeys(found))
+    return [one for one in dict.fromkeys(found) if not any(_holds(other, one) for other in found)]
+
+
+def _holds(other: tuple[str, str], one: tuple[str, str]) -> bool:
+    """Whether the same is said of the same artifact in a longer sentence."""
+    return other != one and other[0] == one[0] and one[1].rstrip(".") in other[1]

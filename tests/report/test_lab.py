@@ -9,9 +9,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from edgekit.core.device_bench import Interference
 from edgekit.core.errors import IntegrityError
 from edgekit.core.history_store import HistoryStore
-from edgekit.core.measurement import Evidence, Measurement
+from edgekit.core.measurement import Distribution, Evidence, Measurement
 from edgekit.core.validation import ValidationReport
 from edgekit.report import past_of, write_html
 from edgekit.report.bench_view import bench_views, read_benches
@@ -297,3 +298,23 @@ def test_estimates_are_listed_with_what_they_rest_on(lab: ValidationReport) -> N
     assert "Times that are not device latency" not in text.partition("<h3>Estimates</h3>")[2].partition("<h2>Layers")[0]
     memory = overview(report)[1].rows[1].cells[2]
     assert (memory.value, memory.evidence) == ("10.4 kB", Evidence.ESTIMATED)
+
+
+def test_what_a_longer_sentence_says_is_said_once() -> None:
+    bench = make_bench()
+    first = bench.artifacts[0]
+    note = "1 thread; disturbed: others had the processor"
+    latency = first.measurements[0].replace(note=note)
+    disturbed = Interference(is_flagged=True, sentence="disturbed: others had the processor.")
+    changed = first.replace(measurements=(latency, *first.measurements[1:]), interference=disturbed, scenarios=())
+    [view] = bench_views([bench.replace(artifacts=(changed,))])
+    assert [sentence for label, sentence in view.remarks if label == "onnx"] == [f"latency: {note}"]
+
+
+def test_few_starts_show_their_range() -> None:
+    bench = make_bench()
+    start = Measurement(name="cold_load_time", value=41.0, unit="ms", evidence=Evidence.MEASURED,
+                        distribution=Distribution.of([40.0, 41.0, 47.0]))  # fmt: skip
+    [view] = bench_views([bench.replace(artifacts=(bench.artifacts[0].replace(measurements=(start,)),))])
+    [cell] = [cell for cell in view.times[0].cells if cell[0] == "cold start"]
+    assert cell[1:3] == ("41.0 ms", "40.0 to 47.0, n = 3")
