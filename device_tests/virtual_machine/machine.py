@@ -49,7 +49,7 @@ class Machine:
         """What the kernel and the SSH server print."""
         words = [
             _QEMU, "-machine", "virt", "-cpu", cpu, "-smp", str(cores), "-m", str(memory_mb), "-nodefaults", "-display", "none",
-            "-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", "console=ttyAMA0 quiet panic=5",
+            "-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", "console=ttyAMA0 quiet panic=5 nosoftlockup",
             "-drive", f"file={image.disk},if=none,id=disk,format=raw,snapshot=on", "-device", "virtio-blk-pci,drive=disk",
             "-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22", "-device", "virtio-net-pci,netdev=net,romfile=",
             "-device", "virtio-rng-pci", "-serial", f"file:{self.console}",
