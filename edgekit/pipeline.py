@@ -325,8 +325,8 @@ def validate(
         environment=tool_versions(),
         error_splits=split_all(run, artifacts, progress=progress) if split else (),
     )
+    record_validation(report, run)  # before the page, which shows it among the others
     _write_report(report, run)
-    record_validation(report, run)
     forget_finished(run, profiles)
     return report
 
@@ -350,7 +350,7 @@ def _write_report(report: ValidationReport, run: RunFolder) -> None:
 
     reports.write_json(report, run.path / "report.json")
     try:
-        reports.write_html(report, run.path / "report.html")
+        reports.write_html(report, run.path / "report.html", run=run.path)
     except MissingExtraError:
         # The page needs the report extra; the numbers do not, and `edgekit report --html` says what to install.
         (run.path / "report.html").unlink(missing_ok=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 
-import edgekit
 from edgekit.core.device_link import Errand
 from edgekit.core.errors import IntegrityError, ProfileError
 from edgekit.core.profile import DeviceProfile
@@ -40,7 +39,7 @@ class PythonAgent:
         files = {path.relative_to(job).as_posix(): path for path in sorted(job.rglob("*")) if path.is_file() and path not in own}
         return Errand(
             files={**files, _SCRIPT: script},
-            commands=[["sh", f"./{_SCRIPT}", self.python, edgekit.__version__]],
+            commands=[["sh", f"./{_SCRIPT}", self.python, _own_version()]],
             returns=_RETURNS,
             environment={"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
         )
@@ -87,7 +86,7 @@ class PythonAgent:
             "old-python": f"{device} has Python {found} as '{self.python}'; edgekit needs 3.11 or later. Name another one as"
             " connection.python in the profile.",
             "no-edgekit": f"{device} has '{self.python}', and no edgekit in it. {self._install(extra)}",
-            "other-edgekit": f"{device} has edgekit {found}, and {edgekit.__version__} runs here. {self._install(extra)}",
+            "other-edgekit": f"{device} has edgekit {found}, and {_own_version()} runs here. {self._install(extra)}",
         }
         if word not in explained:
             raise IntegrityError(f"The agent on {device.lower()} reported something unknown: {word[:80]!r}.")
@@ -95,7 +94,7 @@ class PythonAgent:
 
     def _install(self, extra: str) -> str:
         brackets = f"[{extra}]" if extra else ""
-        return f"Run there: {self.python} -m pip install 'edgekit{brackets}=={edgekit.__version__}'"
+        return f"Run there: {self.python} -m pip install 'edgekit{brackets}=={_own_version()}'"
 
 
 def _extra(runtime: str) -> str:
@@ -103,3 +102,7 @@ def _extra(runtime: str) -> str:
     from edgekit import registry
 
     return registry.runtime(runtime).extra if ":" not in runtime and runtime in registry.names("runtimes") else ""
+
+
+def _own_version() -> str:
+    return metadata.version("edgekit")
