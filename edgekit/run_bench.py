@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edgekit.core.artifact import Artifact
 from edgekit.core.compressed import load_golden
-from edgekit.core.device_bench import RunBench, Scenario
-from edgekit.core.errors import UsageError, nearest
+from edgekit.core.device_bench import BenchedDevice, RunBench, Scenario
+from edgekit.core.errors import DeviceError, UsageError, nearest
 from edgekit.core.feeding import RAW
 from edgekit.core.history import record_bench
 from edgekit.core.plugins import Progress, silent
@@ -54,8 +54,10 @@ def bench_run(
     Raises:
         UsageError: The run holds no artifacts, none of a target, or none for a device.
         ProfileError: There is no such device.
-        DeviceError: A device was lost; what was found on those before it is kept.
+        DeviceError: A device was lost; what was found on the others is kept.
     """
+    from edgekit.report import device_bench  # noqa: F401  lets notebooks draw the result
+
     run = source.run if isinstance(source, Artifacts) else RunFolder(Path(source))
     run.manifest()
     artifacts = _chosen(run, targets)
@@ -65,16 +67,23 @@ def bench_run(
     )  # fmt: skip
     golden = load_golden(run.compressed)
     inputs = {**golden.inputs, **{f"{RAW}{name}": array for name, array in golden.raw.items()}}
-    from edgekit import report  # noqa: F401  lets notebooks draw the result
-
-    found = []
+    found: list[BenchedDevice] = []
+    lost: list[DeviceError] = []
+    folder = run.path / "bench"
     for device in read_profiles(devices):
-        result = bench_device(
-            device, artifacts=artifacts, golden=inputs, plan=plan, folder=run.path / "bench", log=run.log, progress=progress
-        )
-        result.write_json(run.path / "bench" / f"{device.name}.json")
+        try:
+            result = bench_device(
+                device, artifacts=artifacts, golden=inputs, plan=plan, folder=folder, log=run.log, progress=progress
+            )
+        except DeviceError as reason:
+            lost.append(reason)
+            continue
+        result.write_json(folder / f"{device.name}.json")
         record_bench(result, run)
         found.append(result)
+    if lost:
+        kept = f" What {', '.join(one.profile.name for one in found)} found is in {folder}." if found else ""
+        raise type(lost[0])(" ".join(str(reason) for reason in lost) + kept)
     return RunBench(run=run.path.name, devices=tuple(found))
 
 
