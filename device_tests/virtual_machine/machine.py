@@ -22,15 +22,17 @@ __all__ = ["Machine"]
 
 _QEMU = "qemu-system-aarch64"
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)\s+")
+_KERNEL_WORDS = "console=ttyAMA0 quiet panic=5 nosoftlockup"
+"""A host that is busy is no lockup of the machine."""
 _BOOT_LIMIT_S = 300.0
 _POLL_S = 0.25
-_TIED = 'exec 3<&0; "$@" 3<&- & machine=$!; (cat <&3 >/dev/null; kill "$machine") 2>/dev/null & wait "$machine"'
+_TIED = 'exec 3<&0; "$@" 3<&- & machine=$!; (cat <&3 >/dev/null; kill -9 "$machine") 2>/dev/null & wait "$machine"'
 """Runs a program for as long as the caller holds the other end of the shell's input: it ends however the caller does."""
 _ANSWER_S = 10.0
 
 
 class Machine:
-    """One virtual machine. Its disk is a copy that is gone with it; a reset of the machine keeps it.
+    """One virtual machine. Its disk is a copy that is gone with it; a power cut leaves what was written to it.
 
     Args:
         image: What it starts from.
@@ -47,27 +49,31 @@ class Machine:
         self._folder = tempfile.TemporaryDirectory(prefix="edgekit-vm-")
         self.console = Path(self._folder.name, "console.txt")
         """What the kernel and the SSH server print."""
-        words = [
-            _QEMU, "-machine", "virt", "-cpu", cpu, "-smp", str(cores), "-m", str(memory_mb), "-nodefaults", "-display", "none",
-            "-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", "console=ttyAMA0 quiet panic=5 nosoftlockup",
-            "-drive", f"file={image.disk},if=none,id=disk,format=raw,snapshot=on", "-device", "virtio-blk-pci,drive=disk",
-            "-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22", "-device", "virtio-net-pci,netdev=net,romfile=",
-            "-device", "virtio-rng-pci", "-serial", f"file:{self.console}",
-            "-qmp", f"unix:{self._control_path},server=on,wait=off",
-        ]  # fmt: skip
         self._errors = Path(self._folder.name, "errors.txt")
-        with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
-                ["sh", "-c", _TIED, "sh", *words], stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True
-            )
+        self._words = [
+            _QEMU, "-machine", "virt", "-cpu", cpu, "-smp", str(cores), "-m", str(memory_mb), "-nodefaults", "-display", "none",
+            "-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", _KERNEL_WORDS,
+            "-drive", f"file={self._disk},if=none,id=disk,format=raw", "-device", "virtio-blk-pci,drive=disk",
+            "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci", "-serial", f"file:{self.console}",
+            "-qmp", f"unix:{self._control},server=on,wait=off",
+        ]  # fmt: skip
         try:
+            subprocess.run(["cp", "--sparse=always", str(image.disk), str(self._disk)], check=True, capture_output=True)
+            self._process = self._start(port=0)
             self.port = self._find_port()
+        except subprocess.CalledProcessError as reason:
+            self._folder.cleanup()
+            raise DeviceError(f"The virtual machine's disk cannot be copied: {reason.stderr.decode()}", is_final=True) from reason
         except BaseException:
             self.close()
             raise
 
     @property
-    def _control_path(self) -> Path:
+    def _disk(self) -> Path:
+        return Path(self._folder.name, "disk")
+
+    @property
+    def _control(self) -> Path:
         return Path(self._folder.name, "control")
 
     @property
@@ -93,16 +99,33 @@ class Machine:
         words = last_words(self.console) if self.console.exists() else "(none)"
         raise DeviceError(f"The virtual machine did not start within {limit_s:.0f} s. Its last words: {words}")
 
-    def reset(self) -> None:
-        """Take the power away for a moment: what was not written to its disk is lost.
+    def cut_power(self) -> None:
+        """Take the power away and give it back: what was not written to its disk is lost, and it starts anew.
 
         Raises:
-            DeviceError: The machine is not there any more.
+            DeviceError: qemu does not start again.
         """
-        self._ask("system_reset")
+        self._stop()
+        self._control.unlink(missing_ok=True)
+        self._process = self._start(port=self.port)
 
     def close(self) -> None:
         """End it."""
+        self._stop()
+        self._folder.cleanup()
+
+    def _start(self, *, port: int) -> subprocess.Popen[bytes]:
+        network = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"
+        with self._errors.open("wb") as errors:
+            return subprocess.Popen(
+                ["sh", "-c", _TIED, "sh", *self._words, "-netdev", network],
+                stdin=subprocess.PIPE,
+                stdout=errors,
+                stderr=errors,
+                start_new_session=True,
+            )
+
+    def _stop(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -110,7 +133,6 @@ class Machine:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        self._folder.cleanup()
 
     def _find_port(self) -> int:
         """The port that the system picked, by asking qemu's monitor."""
@@ -135,7 +157,7 @@ class Machine:
         """One command of the QEMU Machine Protocol (qemu's docs/interop/qmp-spec)."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_ANSWER_S)
-            connection.connect(str(self._control_path))
+            connection.connect(str(self._control))
             with connection.makefile("rwb") as stream:
                 stream.readline()
                 for name, given in (("qmp_capabilities", {}), (command, arguments or {})):

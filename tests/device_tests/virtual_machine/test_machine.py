@@ -21,7 +21,8 @@ QEMU = f"""#!{sys.executable}
 # A stand-in for qemu-system-aarch64: no machine, but its control socket and an SSH greeting at a port of loopback.
 import json, os, re, socket, sys, threading
 place = re.match("unix:([^,]*),", sys.argv[sys.argv.index("-qmp") + 1])[1]
-ssh = socket.create_server(("127.0.0.1", 0))
+port = re.search("hostfwd=tcp:127.0.0.1:([0-9]+)-:22", " ".join(sys.argv))[1]
+ssh = socket.create_server(("127.0.0.1", int(port)))
 threading.Thread(target=lambda: [ssh.accept()[0].sendall(b"SSH-2.0-stand-in\\r\\n") for _ in iter(int, 1)], daemon=True).start()
 control = socket.socket(socket.AF_UNIX)
 control.bind(place)
@@ -35,9 +36,6 @@ while True:
         table = "  TCP[HOST_FORWARD]  13       127.0.0.1 %d       10.0.2.15    22     0     0" % ssh.getsockname()[1]
         if name == "human-monitor-command":
             answer = {{"return": table}}
-        elif name == "system_reset":
-            stream.write(b'{{"event": "RESET"}}\\n')
-            answer = {{"return": {{}}}}
         else:
             answer = {{"return": {{}}}} if name == "qmp_capabilities" else {{"error": "unknown"}}
         stream.write(json.dumps(answer).encode() + b"\\n"); stream.flush()
@@ -70,10 +68,16 @@ def until(condition: Callable[[], bool]) -> bool:
     return False
 
 
-def test_a_machine_is_found_reset_and_ended(stand_in: Path, tmp_path: Path) -> None:
+def test_a_machine_is_found_cut_off_and_ended(stand_in: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"disk")
     one = Machine(Image(tmp_path))
     assert one.wait(limit_s=20) < 20
-    one.reset()
+    port, before = one.port, int((stand_in.parent / "pid").read_text())
+    one.cut_power()
+    assert not is_running(before)
+    assert until(lambda: int((stand_in.parent / "pid").read_text() or before) != before)
+    assert one.port == port
+    assert one.wait(limit_s=20) < 20
     with pytest.raises(DeviceError, match="qemu refuses 'nonsense'"):
         one._ask("nonsense")
     pid = int((stand_in.parent / "pid").read_text())
@@ -87,10 +91,11 @@ def test_a_machine_is_found_reset_and_ended(stand_in: Path, tmp_path: Path) -> N
 def test_a_machine_ends_when_its_caller_is_killed(stand_in: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from edgekit.device_tests.virtual_machine import machine, image;"
-        f"machine._QEMU = {str(stand_in)!r}; one = machine.Machine(image.Image(Path('/')));"
+        f"machine._QEMU = {str(stand_in)!r}; one = machine.Machine(image.Image(Path(sys.argv[1])));"
         "print(one.port, flush=True); time.sleep(60)"
     )
-    caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    (stand_in.parent / "disk").touch()
+    caller = subprocess.Popen([sys.executable, "-c", code, str(stand_in.parent)], stdout=subprocess.PIPE, text=True)
     assert caller.stdout is not None
     assert int(caller.stdout.readline()) > 0
     pid = int((stand_in.parent / "pid").read_text())
@@ -105,6 +110,9 @@ def test_a_machine_that_does_not_start_says_its_last_words(tmp_path: Path, monke
     program.write_text("#!/bin/sh\necho 'could not load kernel' >&2; exit 1\n")
     program.chmod(0o755)
     monkeypatch.setattr(machine, "_QEMU", str(program))
+    with pytest.raises(DeviceError, match=r"The virtual machine's disk cannot be copied: .*No such file"):
+        Machine(Image(tmp_path))
+    (tmp_path / "disk").touch()
     with pytest.raises(DeviceError, match="ended with code 1: could not load kernel"):
         Machine(Image(tmp_path))
 
