@@ -170,7 +170,7 @@ def _arena(report: Report, configuration: Configuration) -> Measurement:
     """Peak of the memory with the feature maps. With weights in the same memory they count: the arena must leave them room."""
     used = report.used_bytes[report.arena_area]
     note = "as Vela plans all tensors, those of operators on the CPU too; without TFLM's own structures"
-    if configuration.constants_beside_arena:
+    if configuration.constants_beside_arena or report.constants_area == report.arena_area:
         if report.constants_area != report.arena_area:  # Vela books weights in SRAM as on-chip flash
             used += report.used_bytes[report.constants_area]
         note = f"with the weights, which lie in the same memory; {note}"
