@@ -10,7 +10,7 @@ metric drop    95 % upper bound of the paired drop < limit    every artifact tha
 slice drop     the same in every slice                        every artifact that ships, if the profile asks
 regressions    not worse, slower, larger than a baseline run  compressed artifacts, where a baseline is named
 slowdown       95 % upper bound of the ratio <= limit         compressed artifacts, on measured evidence
-arena          arena <= the device's memory                    microcontrollers, on an estimate too
+arena, flash   what is needed <= what the device has          microcontrollers, on estimates too
 latency p90    95 % upper bound of the percentile <= limit    every artifact that ships, on measured evidence
 load time      found <= limit                                 every artifact that ships, on measured evidence
 peak memory    found <= limit                                 every artifact that ships, on measured evidence
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Finding",
-    "arena_gate",
-    "contract_gate",
+        "contract_gate",
     "device_gates",
     "layer_gate",
     "metric_gate",
     "notes",
+    "room_gate",
     "shipped",
     "slice_gate",
 ]
@@ -117,9 +117,10 @@ def _artifact_gates(profile: DeviceProfile, contract: QuantizationContract, find
         yield from regression_gates(target, result.regression, tolerances=profile.tolerances, evidence=result.evidence)
     if result.evidence is Evidence.MEASURED:
         yield from _timing_gates(finding, profile.budgets)
-    arena = result.measurement("arena")
-    if arena is not None and profile.hardware.memory_bytes is not None:
-        yield arena_gate(target, arena, memory_bytes=profile.hardware.memory_bytes)
+    for name, has_bytes in (("arena", profile.hardware.memory_bytes), ("flash", profile.hardware.storage_bytes)):
+        needed = result.measurement(name)
+        if needed is not None and has_bytes is not None:
+            yield room_gate(target, needed, has_bytes=has_bytes)
     if profile.budgets.size_bytes is not None:
         yield _size_gate(result.artifact, profile.budgets.size_bytes)
 
@@ -357,14 +358,12 @@ def _plain_gate(name: str, target: str, found: Measurement | None, *, limit: flo
     return gate.replace(outcome=Outcome.FAIL, advice=f"It is {found.value / limit:.2f} times the budget.")
 
 
-def arena_gate(target: str, arena: Measurement, *, memory_bytes: int) -> Gate:
-    """Whether a microcontroller's memory can hold the model's arena at all; the rest of the program needs some of it too."""
-    gate = _plain_gate("arena", target, arena, limit=memory_bytes, unit="bytes")
+def room_gate(target: str, needed: Measurement, *, has_bytes: int) -> Gate:
+    """Whether a microcontroller can hold the model's arena, or its file, at all; the rest of the program needs some room too."""
+    gate = _plain_gate(needed.name, target, needed, limit=has_bytes, unit="bytes")
     if gate.outcome is Outcome.FAIL:
-        return gate.replace(
-            advice="The device has less memory than that. Take a smaller input, fewer channels, or another device."
-        )
-    return gate.replace(found=f"{gate.found} ({arena.evidence.value}; {arena.value / memory_bytes:.0%} of the device's memory)")
+        return gate.replace(advice="The device has less than that. Take a smaller input, fewer channels, or another device.")
+    return gate.replace(found=f"{gate.found} ({needed.evidence.value}; {needed.value / has_bytes:.0%} of what the device has)")
 
 
 def _amount(value: float, unit: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from edgekit.core.artifact import Artifact
 from edgekit.core.contract import ContractReport, EntryOutcome, QuantizationContract, TensorQuantization
 from edgekit.core.measurement import Distribution, Evidence, Measurement
-from edgekit.core.profile import Budgets, DeviceProfile, RuntimeChoice, Tolerances
+from edgekit.core.profile import Budgets, DeviceProfile, Hardware, RuntimeChoice, Tolerances
 from edgekit.core.validation import ArtifactResult, LayerParity, MetricResult, SliceResult
 from edgekit.core.verdict import Gate, Outcome, Verdict
 from edgekit.device_tests.gates import Finding, contract_gate, device_gates, layer_gate, metric_gate, notes, slice_gate
@@ -275,3 +275,23 @@ def test_a_profile_asks_for_slices_or_not() -> None:
     assert "slice drop" not in names[0]
     assert "slice drop" in names[1]
     assert slice_gate("onnx", None, limit=1.0).outcome is OPEN
+
+
+@pytest.mark.parametrize(("needed", "outcome"), [(90_000, Outcome.PASS), (100_001, Outcome.FAIL)])
+def test_what_a_microcontroller_cannot_hold_blocks_on_an_estimate_too(needed: float, outcome: Outcome) -> None:
+    small = profile().replace(hardware=Hardware(memory_bytes=100_000, storage_bytes=200_000))
+    arena = Measurement(name="arena", value=needed, unit="bytes", evidence=Evidence.ESTIMATED)
+    flash = arena.replace(name="flash", value=250_000)
+    found = finding(arena, flash, evidence=Evidence.ESTIMATED)
+    gates = {gate.name: gate for gate in device_gates(small, CONTRACT, [found])}
+    assert gates["arena"].outcome is outcome and gates["flash"].outcome is Outcome.FAIL
+    assert "less than that" in gates["flash"].advice
+    assert "estimated; 90% of what the device has" in gates["arena"].found or outcome is Outcome.FAIL
+    assert not {"arena", "flash"} & {gate.name for gate in device_gates(profile(), CONTRACT, [found])}
+
+
+def test_a_runtime_that_replays_nothing_is_not_asked_and_the_notes_say_so() -> None:
+    whole = dataclasses.replace(finding(), layers_absent="the runner runs whole files only")
+    assert "layer parity" not in [gate.name for gate in device_gates(profile(), CONTRACT, [whole])]
+    (note,) = notes(profile(), [whole])
+    assert note == "Layer parity was not asked of onnx: the runner runs whole files only"
