@@ -171,8 +171,8 @@ def _time(plan: Job, folder: Path) -> None:
     inputs = {artifact.label: to_file(sample, artifact) for artifact in plan.artifacts}
 
     @contextmanager
-    def opened(is_reversed: bool) -> Iterator[dict[str, Callable[[], object]]]:
-        with models.opened(is_reversed) as sessions:
+    def opened(number: int) -> Iterator[dict[str, Callable[[], object]]]:
+        with models.opened(number) as sessions:
             yield {label: functools.partial(session.run, inputs[label]) for label, session in sessions.items()}
 
     series = sample_loads(opened, budget_s=plan.budget_s, fewest_rounds=plan.fewest_rounds, load_count=plan.loads)

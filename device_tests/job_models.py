@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,6 +22,10 @@ __all__ = ["JobModels", "batch_of"]
 
 _MOST_CALLS = 256
 """Different inputs kept in memory; MLPerf calls the number of samples that must differ the performance sample count."""
+
+_HELD = 8
+_LARGEST_HELD_BYTES = 2**17
+"""Pieces of memory that are held beside each model: half a megabyte, as blocks of the heap."""
 
 Call = dict[str, "Array"]
 
@@ -65,15 +70,25 @@ class JobModels:
         return [to_file(row, artifact) for row in rows[:_MOST_CALLS]]
 
     @contextmanager
-    def opened(self, is_reversed: bool = False) -> Iterator[dict[str, Session]]:
-        """All models loaded, the last one first where ``is_reversed``; closed afterwards."""
-        artifacts = self.plan.artifacts[::-1] if is_reversed else self.plan.artifacts
+    def opened(self, number: int = 0) -> Iterator[dict[str, Session]]:
+        """All models loaded; closed afterwards.
+
+        A process that loads the same files in the same order puts them where they were before. The load's number therefore
+        chooses the order (an odd one reverses that of the even one before it) and some memory that is held meanwhile (Curtsinger
+        & Berger 2013, "Stabilizer: statistically sound performance evaluation", ASPLOS).
+        """
+        drawn = random.Random(number // 2)
+        artifacts = drawn.sample(self.plan.artifacts, len(self.plan.artifacts))[:: -1 if number % 2 else 1]
+        drawn.seed(number)
+        held: list[bytearray] = []
         sessions: dict[str, Session] = {}
         try:
             for artifact in artifacts:
+                held += [bytearray(drawn.randrange(1, _LARGEST_HELD_BYTES)) for _ in range(_HELD)]
                 sessions[artifact.label] = self.load(artifact)
             yield {artifact.label: sessions[artifact.label] for artifact in self.plan.artifacts}
         finally:
+            held.clear()
             for session in sessions.values():
                 with closing(session):
                     pass

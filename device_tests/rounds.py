@@ -158,7 +158,7 @@ def sample_rounds(
 
 
 def sample_loads(
-    opened: Callable[[bool], AbstractContextManager[Mapping[str, Callable[[], object]]]],
+    opened: Callable[[int], AbstractContextManager[Mapping[str, Callable[[], object]]]],
     *,
     budget_s: float,
     fewest_rounds: int = 5,
@@ -166,10 +166,11 @@ def sample_loads(
     block_s: float = BLOCK_S,
     goal: Goal | None = None,
 ) -> dict[str, Series]:
-    """The same, loading the models anew several times, in turn in one order and the other.
+    """The same, loading the models anew several times.
 
     Args:
-        opened: Loads the models, in the other order where it is called with True: label -> a call that makes one inference.
+        opened: Loads the models, in an order and to places that the load's number chooses: label -> a call that makes one
+            inference.
         budget_s: Wall time for samples, all loads together; loading anew takes at most a quarter of that more.
         fewest_rounds: Rounds made in any case, all loads together.
         load_count: How often models are loaded at most.
@@ -179,14 +180,14 @@ def sample_loads(
     rounds, count = _Rounds(goal or Goal()), _affordable_loads(opened, budget_s=budget_s, most=load_count, block_s=block_s)
     with _without_collections():
         for number in range(count):
-            with opened(number % 2 == 1) as models:
+            with opened(number) as models:
                 rounds.begin_load(_takers(models, block_s))
                 rounds.take(budget_s=budget_s / count, fewest=math.ceil(fewest_rounds / count), load_count=count)
     return rounds.series()
 
 
 def _affordable_loads(
-    opened: Callable[[bool], AbstractContextManager[Mapping[str, Callable[[], object]]]],
+    opened: Callable[[int], AbstractContextManager[Mapping[str, Callable[[], object]]]],
     *,
     budget_s: float,
     most: int,
@@ -195,10 +196,10 @@ def _affordable_loads(
     """How many loads leave each of them some rounds, and loading its share of the time; finding out takes two loads."""
     if most == 1:
         return 1
-    with opened(False):
+    with opened(0):
         pass  # brings the runtime's libraries, which later loads find there
     start = time.perf_counter()
-    with opened(True) as models:
+    with opened(1) as models:
         loading_s = max(time.perf_counter() - start, 1e-9)
         start = time.perf_counter()
         for take in _takers(models, block_s).values():
@@ -245,6 +246,8 @@ class _Rounds:
     def take(self, *, budget_s: float, fewest: int, load_count: int = 1, tell: Callable[[float], None] | None = None) -> None:
         """Rounds of this load, one of so many, until the time is up, or enough is known of all loads so far."""
         order = list(self._collectors.values())
+        turned = self._load // 2 % len(order)
+        order = [*order[turned:], *order[:turned]]  # so that none stands in the middle always
         samples = [len(collector.wall) + math.ceil(self._goal.fewest_samples / load_count) for collector in order]
         start, made, used = time.perf_counter(), 0, 0.0
         while (

@@ -106,8 +106,8 @@ def run_scenario(plan: Job, folder: Path) -> None:
     orders = {label: draw(call_count, inferences=math.ceil(query_size / size), plan=scenario) for label, size in batches.items()}
 
     @contextmanager
-    def opened(is_reversed: bool) -> Iterator[dict[str, Queries]]:
-        with models.opened(is_reversed) as sessions:
+    def opened(number: int) -> Iterator[dict[str, Queries]]:
+        with models.opened(number) as sessions:
             yield {label: Queries(session, calls[label], orders[label]) for label, session in sessions.items()}
 
     goal = Goal(

@@ -14,6 +14,7 @@ from edgekit.core.device_bench import BenchedDevice
 from edgekit.core.errors import DeviceError, UnsupportedOpError, UsageError
 from edgekit.core.profile import DeviceProfile
 from edgekit.device_tests.artifact_bench import BenchPlan, bench_device
+from edgekit.device_tests.job_models import JobModels
 from edgekit.device_tests.jobs import Job
 from edgekit.device_tests.scenarios import scenario_plan
 from edgekit.device_tests.testing import FakeDevice, FakeModel
@@ -49,7 +50,12 @@ def benched(tmp_path: Path, *, device: FakeDevice | None = None, given: Any = No
 
 
 def test_everything_that_can_be_asked(tmp_path: Path) -> None:
-    asked = {"scenarios": ("single-stream", "offline"), "sustained_minutes": 0.005, "audit": True, "profile": True}
+    asked: dict[str, Any] = {
+        "scenarios": ("single-stream", "offline"),
+        "sustained_minutes": 0.005,
+        "audit": True,
+        "profile": True,
+    }
     found = benched(tmp_path, given=artifacts(tmp_path, sleep_s=0.0005), **asked)
     ours, floats = found.artifacts
     assert [one.label for one in found.artifacts] == ["fake", "fake-float32"]
@@ -71,6 +77,24 @@ def test_everything_that_can_be_asked(tmp_path: Path) -> None:
     assert ours.interference.round_count >= 5
     assert BenchedDevice.parse(json.loads(found.to_json()), source="test") == found
     assert list((tmp_path / "bench").iterdir()) == []
+
+
+def test_loads_come_in_every_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = artifacts(tmp_path)
+    plan = Job(kind="timing", what="a test", runtime=FAKE, threads=1, artifacts=tuple(models))
+    loaded: list[str] = []
+    made = JobModels(plan, tmp_path)
+
+    def load(artifact: Artifact) -> Any:
+        loaded.append(artifact.label)
+        return made.runtime.load(artifact.path)
+
+    monkeypatch.setattr(made, "load", load)
+    for number in range(8):
+        with made.opened(number) as sessions:
+            assert list(sessions) == ["fake", "fake-float32"]
+    firsts = loaded[::2]
+    assert firsts.count("fake") == firsts.count("fake-float32") == 4
 
 
 def test_queries_are_of_their_scenario(tmp_path: Path) -> None:
