@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/link_cuts.py          # 200 cuts and 30 kills: about 20 minutes on an idle core
+    python benchmarks/link_cuts.py          # 200 cuts and 30 kills: half an hour on an idle machine
     python benchmarks/link_cuts.py --quick  # 10 and 3
     python benchmarks/link_cuts.py --work DIR   # keeps what is done, and goes on where it was interrupted
 
