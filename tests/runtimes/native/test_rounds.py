@@ -153,7 +153,7 @@ def test_temperatures_and_clocks_are_told(runner: Path, tflite_net: Net, tmp_pat
     for folder, told in (("sys", expected), ("absent", nothing)):
         found = report_of(runner, *words, str(tmp_path / folder))["conditions"]
         assert found["processors"] >= 1
-        assert 0 <= found["cpu_ns"]
+        assert found["cpu_ns"] >= 0
         assert found["wall_ns"] > 0
         for moment in ("before", "after"):
             assert {key: found[moment][key] for key in told} == told
