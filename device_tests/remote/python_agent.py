@@ -17,7 +17,7 @@ __all__ = ["PythonAgent"]
 
 _SCRIPT = "run_python.sh"
 _RETURNS = ("result.json", "outputs.npz", "agent.txt")
-_LONGEST_LOCAL_NAME = ".run_python.sh"
+_LOCAL_SCRIPT = ".run_python.sh"
 
 
 class PythonAgent:
@@ -33,7 +33,7 @@ class PythonAgent:
 
     def prepare(self, job: Path, *, facts: Mapping[str, str]) -> Errand:  # noqa: ARG002
         """All of the folder travels; the device's architecture is its Python's concern."""
-        script = job / _LONGEST_LOCAL_NAME
+        script = job / _LOCAL_SCRIPT
         script.write_bytes(resources.files("edgekit.device_tests.remote").joinpath(_SCRIPT).read_bytes())
         own = {script, *(job / name for name in _RETURNS)}
         files = {path.relative_to(job).as_posix(): path for path in sorted(job.rglob("*")) if path.is_file() and path not in own}
