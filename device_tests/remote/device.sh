@@ -123,7 +123,10 @@ lock() { # TOKEN BEAT STALE WHO: STALE is a generation whose holder was found to
 have() { # lines "SHA SIZE" on stdin; says which are missing and how much of them is there
     say "free $(free_kib)"
     while read -r sha bytes; do
-        if [ -f "store/$sha" ] && [ "$(size "store/$sha")" = "$bytes" ]; then continue; fi
+        if [ -f "store/$sha" ]; then
+            [ "$(size "store/$sha")" = "$bytes" ] && continue
+            rm -f "store/$sha" # a power cut leaves files empty
+        fi
         there=0
         if [ -f "store/$sha.part" ]; then
             there=$(size "store/$sha.part")

@@ -183,13 +183,14 @@ def test_a_wrong_beginning_is_thrown_away(shell: DeviceShell, tmp_path: Path, wr
     assert part.with_suffix("").read_bytes() == data
 
 
-def test_a_stored_file_that_rotted_is_found_and_sent_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rotten", ["HACKS\n", ""])
+def test_a_stored_file_that_rotted_is_found_and_sent_again(tmp_path: Path, rotten: str) -> None:
     link = ShellLink(tmp_path / "device")
     transport = carrier(link)
     transport.run_agent(make_job(tmp_path / "first"), timeout_s=20)
     stored = link.folder / "store" / describe_file(tmp_path / "first" / "input.txt").sha256
     stored.chmod(0o600)
-    stored.write_text("HACKS\n")
+    stored.write_text(rotten)
     transport.run_agent(make_job(tmp_path / "second"), timeout_s=20)
     transport.close()
     assert (tmp_path / "second" / "output.txt").read_text() == "HELLO\n"
