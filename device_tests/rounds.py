@@ -1,7 +1,7 @@
 """Blocks of inferences of several models in alternating rounds, over several loads of the models, until enough is known.
 
 Where a model's memory lies is worth a percent or more, and stays the same until it is loaded anew. A comparison of two loads says
-nothing about two models, however many inferences it makes; so models are closed and loaded again, in the other order, and the
+nothing about two models, however many inferences it makes; so models are closed and loaded again, in changing order, and the
 load is the unit that a ratio's interval rests on (Kalibera & Jones 2013, "Rigorous benchmarking in reasonable time", ISMM;
 Mytkowicz et al. 2009, "Producing wrong data without doing anything obviously wrong!", ASPLOS).
 """
