@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Finding",
-        "contract_gate",
+    "contract_gate",
     "device_gates",
     "layer_gate",
     "metric_gate",

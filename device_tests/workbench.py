@@ -20,7 +20,7 @@ from edgekit.core.profile import DeviceProfile, RuntimeChoice
 from edgekit.device_tests.arrays import read_arrays, write_arrays
 from edgekit.device_tests.job_store import JobStore, job_digest
 from edgekit.device_tests.jobs import Answers, Job, Timing, bring
-from edgekit.device_tests.measurement import Series
+from edgekit.device_tests.measurement import Series, read_series
 
 if TYPE_CHECKING:
     from edgekit.core.tensors import Array
@@ -165,10 +165,10 @@ class Workbench:
             with self._folder(job, artifacts, ["golden.npz"], None) as folder:
                 self._run(folder)
                 arrays = self._keep(folder, f"{artifacts[0].target}-latency")
-                counts = Timing.read_json(folder / "result.json").preemption_counts
+                series = read_series(arrays, Timing.read_json(folder / "result.json"))
         except _ARTIFACT_FAULTS as reason:
             return Timed(failure=f"{type(reason).__name__}: {reason}")
-        return Timed({label: _series(arrays, label, preemption_count=count) for label, count in counts.items()})
+        return Timed(series)
 
     def _run(self, job: Path) -> None:
         """Have the job run on the device, unless that was done before the work was interrupted."""
@@ -182,12 +182,16 @@ class Workbench:
             self.waiting.append(str(reason))
             raise
         if self._finished is not None:
-            self._finished.finish(key, job, machine={})
+            self._finished.finish(key, job, machine=self._device())
+
+    def _device(self) -> dict[str, str]:
+        """What tells this device from another that the same profile's name may stand for tomorrow."""
+        return {"transport": self.profile.transport, **{key: str(value) for key, value in self.profile.connection.items()}}
 
     def _take_over(self, store: JobStore, key: str, job: Path) -> bool:
         try:
             done = store.done(key)
-            if done is None or not 0 <= done.age_s < _LONGEST_KEPT_S:
+            if done is None or not 0 <= done.age_s < _LONGEST_KEPT_S or done.machine != self._device():
                 return False
             store.take(key, job)
         except (IntegrityError, OSError):  # damaged: it is only a copy of what can be found again
@@ -234,15 +238,6 @@ def _sweep(output: Path) -> None:
         owner = folder.name.split("-")[1]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _series(arrays: Mapping[str, Array], label: str, *, preemption_count: int) -> Series:
-    return Series(
-        wall_ns=arrays[f"{label}/wall_ns"],
-        cpu_ns=arrays[f"{label}/cpu_ns"],
-        rounds=arrays[f"{label}/rounds"],
-        preemption_count=preemption_count,
-    )
 
 
 def _shipped(artifact: Artifact) -> Artifact:

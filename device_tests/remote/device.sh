@@ -160,7 +160,10 @@ compose() { # KEY TOKEN; lines "SHA MODE PATH" on stdin
         if [ ! -f "store/$sha" ] || [ "$(digest "store/$sha")" != "$sha" ]; then rm -f "store/$sha"; say "missing $sha 0"; continue; fi
         touch "store/$sha" # used today
         case $path in */*) mkdir -p "$job/${path%/*}" ;; esac
-        ln "store/$sha" "$job/$path" 2>/dev/null || cp "store/$sha" "$job/$path" || refuse "no room: $path cannot be copied"
+        # a call whose link was cut may still be at work beside this one: what is there already is made anew, or was made by it
+        rm -f "$job/$path"
+        ln "store/$sha" "$job/$path" 2>/dev/null || cp -f "store/$sha" "$job/$path" 2>/dev/null ||
+            [ "$(digest "$job/$path")" = "$sha" ] || refuse "no room: $path cannot be copied"
         chmod "$mode" "$job/$path"
     done
 }

@@ -15,7 +15,7 @@ if [ "$(uname -s)" = Darwin ]; then
     say load "$(sysctl -n vm.loadavg 2>/dev/null)"
     say instructions "$(sysctl hw.optional.arm 2>/dev/null | sed -n 's/^hw\.optional\.arm\.FEAT_\([A-Za-z0-9_]*\): 1$/\1/p' | tr '\n' ' ')"
 else
-    say processor "$(sed -n 's/^\(model name\|Hardware\)[[:space:]]*: //p' /proc/cpuinfo 2>/dev/null | sed -n 1p)"
+    say processor "$(sed -n -e 's/^model name[[:space:]]*: //p' -e 's/^Hardware[[:space:]]*: //p' /proc/cpuinfo 2>/dev/null | sed -n 1p)"
     say model "$(getprop ro.product.model 2>/dev/null || first /proc/device-tree/model /sys/class/dmi/id/product_name)"
     say logical "$(grep -c '^processor' /proc/cpuinfo 2>/dev/null)"
     say physical "$(cat $cpu/cpu[0-9]*/topology/thread_siblings_list 2>/dev/null | sort -u | grep -c .)"

@@ -65,8 +65,8 @@ class JobFolderTransport:
         wanted, found = self.profile.hardware.architecture, done.machine.get("architecture")
         if wanted and found and wanted != found:
             raise IntegrityError(
-                f"The jobs in {self.store.folder} were run on a machine of architecture {found}, but device '{self.profile.name}' has"
-                f" {wanted}. Run them on the device itself."
+                f"The jobs in {self.store.folder} were run on a machine of architecture {found}, but device"
+                f" '{self.profile.name}' has {wanted}. Run them on the device itself."
             )
 
     def close(self) -> None:
