@@ -49,7 +49,7 @@ check: setup
 # A test whose data cannot be fetched here says so and is skipped.
 test: setup
 	@for asset in $(ASSETS); do $(BIN)/python examples/assets.py $$asset || echo "tests that need $$asset will be skipped"; done
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 # Many cases of what the tests show once.
 proofs: setup

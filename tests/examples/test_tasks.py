@@ -136,6 +136,7 @@ def test_smartwatch_recordings_teach_or_choose_but_not_both(load_example: Callab
     assert not any(window[:, at : at + 50].tobytes() in starts for window in taught[0] for at in (0, 50, 100, 150))
 
 
+@pytest.mark.proof  # trains for minutes where nobody did yet
 def test_fashion_pictures_teach_or_choose_but_not_both(load_example: Callable, needs: Callable) -> None:
     needs("fashion")
     task, data = load_example("fashion")
