@@ -16,7 +16,7 @@ from edgekit.core.validation import DeviceResult
 from edgekit.device_tests.profiles import load_profiles
 from edgekit.device_tests.validate import validate_device
 
-__all__ = ["forget_finished", "read_profiles", "validate_devices"]
+__all__ = ["forget_finished", "lost_devices", "read_profiles", "validate_devices"]
 
 
 def read_profiles(
@@ -81,7 +81,11 @@ def validate_devices(
         except DeviceError as reason:
             lost.append(reason)
     if lost:
-        raise _summary(lost, results)
+        names = ", ".join(result.profile.name for result in results)
+        raise lost_devices(
+            lost,
+            kept=f"What {names} answered is kept; validating again within a day asks only for what is missing." if names else "",
+        )
     return results
 
 
@@ -102,12 +106,9 @@ def _named(progress: Progress, profile: DeviceProfile, at: int, count: int) -> P
     return lambda what, done, total: progress(f"{profile.name} ({at + 1} of {count}): {what}", done, total)
 
 
-def _summary(lost: Sequence[DeviceError], results: Sequence[DeviceResult]) -> DeviceError:
-    """The reasons in one error; that of a single device as it is."""
-    if len(lost) == 1 and not results:
+def lost_devices(lost: Sequence[DeviceError], *, kept: str) -> DeviceError:
+    """The reasons in one error, and what was kept of the other devices; a single reason with nothing kept as it is."""
+    if len(lost) == 1 and not kept:
         return lost[0]
     kind = JobsWaitingError if all(isinstance(one, JobsWaitingError) for one in lost) else DeviceError
-    reasons = " ".join(str(one) for one in lost)
-    names = ", ".join(result.profile.name for result in results)
-    kept = f" What {names} answered is kept; validating again within a day asks only for what is missing." if names else ""
-    return kind(f"{reasons}{kept}")
+    return kind(" ".join([*map(str, lost), *([kept] if kept else [])]))

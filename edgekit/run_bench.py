@@ -14,7 +14,7 @@ from edgekit.core.history import record_bench
 from edgekit.core.plugins import Progress, silent
 from edgekit.core.run import RunFolder
 from edgekit.device_tests.artifact_bench import BenchPlan, bench_device
-from edgekit.device_tests.lab import read_profiles
+from edgekit.device_tests.lab import lost_devices, read_profiles
 from edgekit.exports import Artifacts
 
 __all__ = ["bench_run"]
@@ -82,8 +82,8 @@ def bench_run(
         record_bench(result, run)
         found.append(result)
     if lost:
-        kept = f" What {', '.join(one.profile.name for one in found)} found is in {folder}." if found else ""
-        raise type(lost[0])(" ".join(str(reason) for reason in lost) + kept)
+        names = ", ".join(one.profile.name for one in found)
+        raise lost_devices(lost, kept=f"What {names} found is in {folder}." if found else "")
     return RunBench(run=run.path.name, devices=tuple(found))
 
 

@@ -6,12 +6,12 @@ import dataclasses
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from edgekit.core.errors import ProfileError, UnsupportedOpError, UsageError
 from edgekit.core.files import sha256
 from edgekit.core.profile import DeviceProfile
-from edgekit.runtimes.native.build import RunnerTarget, build_runner
+from edgekit.runtimes.native.build import RunnerTarget, build_runner, missing_tools
 from edgekit.runtimes.native.libraries import (
     arm_library,
     library_in,
@@ -21,7 +21,7 @@ from edgekit.runtimes.native.libraries import (
     version_of,
 )
 
-__all__ = ["CONNECTION_KEYS", "Programs", "choose_library", "choose_programs"]
+__all__ = ["CONNECTION_KEYS", "Programs", "choose_library", "choose_programs", "missing_programs"]
 
 CONNECTION_KEYS = ("runner", "library")
 """Keys of ``profile.connection`` that name programs built elsewhere."""
@@ -65,6 +65,19 @@ def choose_programs(profile: DeviceProfile, target: str, *, facts: Mapping[str, 
     for what, path in (("connection.runner", runner), ("connection.library", found)):
         _check_machine(profile, what, path, architecture=architecture)
     return Programs(runner, found, _version(found, target))
+
+
+def missing_programs(profile: DeviceProfile, *, architecture: Literal["aarch64"]) -> str:
+    """Why the runner cannot be built here for an architecture, where none is named; empty where it can.
+
+    Raises:
+        EdgekitError: A runtime's library is not there, or is another machine's.
+    """
+    if not profile.connection.get("runner") and (tools := missing_tools(architecture)):
+        return f"{', '.join(tools)} not found: install Debian 'g++-aarch64-linux-gnu', 'cmake' and 'make'"
+    for target, choice in profile.runtimes.items():
+        choose_library(profile, target, architecture=architecture, option=str(choice.options.get("library", "")))
+    return ""
 
 
 def _architecture(profile: DeviceProfile, facts: Mapping[str, str]) -> str:

@@ -22,8 +22,7 @@ from edgekit.device_tests.host import host_facts
 from edgekit.device_tests.jobs import Job
 from edgekit.device_tests.native_agent import NativeAgent
 from edgekit.device_tests.native_agent.errands import carry_out
-from edgekit.device_tests.native_agent.programs import CONNECTION_KEYS, choose_library
-from edgekit.runtimes.native.build import missing_tools
+from edgekit.device_tests.native_agent.programs import CONNECTION_KEYS, missing_programs
 
 __all__ = ["CORES", "Core", "QemuUserTransport"]
 
@@ -101,13 +100,9 @@ class QemuUserTransport:
             _root(profile)
             if _emulator() is None:
                 return "no emulator for 64-bit Arm: install Debian 'qemu-user-static'"
-            if not profile.connection.get("runner") and (tools := missing_tools("aarch64")):
-                return f"{', '.join(tools)} not found: install Debian 'g++-aarch64-linux-gnu', 'cmake' and 'make'"
-            for target, choice in profile.runtimes.items():
-                choose_library(profile, target, architecture="aarch64", option=str(choice.options.get("library", "")))
+            return missing_programs(profile, architecture="aarch64")
         except EdgekitError as reason:
             return str(reason)
-        return ""
 
     def facts(self) -> dict[str, str]:
         """The core, what emulates it, and the memory of this machine, which it has."""

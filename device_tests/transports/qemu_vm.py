@@ -13,13 +13,12 @@ from edgekit.core.errors import DeviceError, EdgekitError, ProfileError, nearest
 from edgekit.core.measurement import Evidence
 from edgekit.core.profile import DeviceProfile
 from edgekit.device_tests.native_agent import NativeAgent
-from edgekit.device_tests.native_agent.programs import CONNECTION_KEYS, choose_library
+from edgekit.device_tests.native_agent.programs import CONNECTION_KEYS, missing_programs
 from edgekit.device_tests.remote.carrier import RemoteTransport
 from edgekit.device_tests.transports.qemu_user import CORES
 from edgekit.device_tests.transports.ssh import SshLink
 from edgekit.device_tests.virtual_machine.image import USER, make_image, missing_tools
 from edgekit.device_tests.virtual_machine.machine import Machine
-from edgekit.runtimes.native.build import missing_tools as missing_compilers
 
 __all__ = ["QemuVmTransport"]
 
@@ -58,13 +57,9 @@ class QemuVmTransport:
                 return f"no virtual machine: install Debian {' '.join(packages)}"
             if importlib.util.find_spec("asyncssh") is None:
                 return "asyncssh is not installed: pip install 'edgekit[devices]'"
-            if not profile.connection.get("runner") and (tools := missing_compilers("aarch64")):
-                return f"{', '.join(tools)} not found: install Debian 'g++-aarch64-linux-gnu', 'cmake' and 'make'"
-            for target, choice in profile.runtimes.items():
-                choose_library(profile, target, architecture="aarch64", option=str(choice.options.get("library", "")))
+            return missing_programs(profile, architecture="aarch64")
         except EdgekitError as reason:
             return str(reason)
-        return ""
 
     def facts(self) -> dict[str, str]:
         """What the machine says of itself, and that it is emulated."""

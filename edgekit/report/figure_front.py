@@ -107,7 +107,7 @@ def front_figure(points: Sequence[FrontPoint], *, metric: str, width: float) -> 
     weak = sorted({point.evidence.value for point in points if point.evidence is not Evidence.MEASURED})
     kinds = "measured" + "".join(f"; dashed: {kind}" for kind in weak)
     title = f"latency, ms ({kinds}{'; axis logarithmic' if x.logarithmic else ''})"
-    parts = _axes(x, y, x_title=title, y_title=f"{metric}, %")
+    parts = svg.axes(x, y, x_title=title, y_title=f"{metric}, %", x_ticks=6)
     parts.append(svg.polyline([(x(p.latency_ms), y(p.score)) for p in _front(points)], class_="trend"))
     for point in sorted(points, key=lambda one: one.evidence is Evidence.MEASURED):
         parts += _mark(point, x, y)
@@ -137,19 +137,6 @@ def _front(points: Sequence[FrontPoint]) -> list[FrontPoint]:
         if point.evidence is Evidence.MEASURED and (not found or point.score > found[-1].score):
             found.append(point)
     return found
-
-
-def _axes(x: Scale, y: Scale, *, x_title: str, y_title: str) -> list[str]:
-    parts = [
-        svg.text(0, 12, y_title, class_="axis-title"),
-        svg.text(x.end, y.start + 36, x_title, class_="axis-title", anchor="end"),
-    ]
-    for value in y.ticks(5):
-        parts += [svg.line(x.start, y(value), x.end, y(value), class_="grid")]
-        parts += [svg.text(x.start - 8, y(value) + 4, f"{value:g}", class_="tick", anchor="end")]
-    parts += [svg.line(x.start, y.start, x.end, y.start, class_="axis")]
-    parts += [svg.text(x(value), y.start + 17, f"{value:g}", class_="tick", anchor="middle") for value in x.ticks(6)]
-    return parts
 
 
 def _mark(point: FrontPoint, x: Scale, y: Scale) -> list[str]:

@@ -72,7 +72,7 @@ def _draw(points: Sequence[_Point], *, width: float, x_title: str, x_text: Calla
     height = 300.0
     x, y = _scales(points, width=width, height=height)
     metric = points[0].row.result.metric.name if points[0].row.result and points[0].row.result.metric else ""
-    parts = _axes(x, y, x_title=x_title, y_title=f"{metric}, %")
+    parts = svg.axes(x, y, x_title=x_title, y_title=f"{metric}, %")
     parts += _roads(points, x, y)
     for point in points:
         parts += _mark(point, x, y, x_text)
@@ -85,19 +85,6 @@ def _scales(points: Sequence[_Point], *, width: float, height: float) -> tuple[S
     missing = max(_LEAST_SPAN_PERCENT - (high - low), 0.16 * (high - low))
     x = Scale(low=0, high=1.18 * max(point.x for point in points) or 1.0, start=46, end=width - 10)
     return x, Scale(low=low - missing / 2, high=high + missing / 2, start=height - 44, end=26)
-
-
-def _axes(x: Scale, y: Scale, *, x_title: str, y_title: str) -> list[str]:
-    parts = [
-        svg.text(0, 12, y_title, class_="axis-title"),
-        svg.text(x.end, y.start + 36, x_title, class_="axis-title", anchor="end"),
-    ]
-    for value in y.ticks(5):
-        parts += [svg.line(x.start, y(value), x.end, y(value), class_="grid")]
-        parts += [svg.text(x.start - 8, y(value) + 4, f"{value:g}", class_="tick", anchor="end")]
-    parts += [svg.line(x.start, y.start, x.end, y.start, class_="axis")]
-    parts += [svg.text(x(value), y.start + 17, f"{value:g}", class_="tick", anchor="middle") for value in x.ticks(5)]
-    return parts
 
 
 def _roads(points: Sequence[_Point], x: Scale, y: Scale) -> list[str]:

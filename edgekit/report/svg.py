@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 __all__ = [
     "FONT_PX",
     "Scale",
+    "axes",
     "circle",
     "element",
     "figure",
@@ -155,6 +156,20 @@ def path(points: Sequence[tuple[float, float]], *, class_: str, tip: str = "") -
     """A closed area."""
     first, *rest = [f"{_pixels(x)} {_pixels(y)}" for x, y in points]
     return element("path", tip=tip, d=f"M{first}L{' '.join(rest)}Z", class_=class_)
+
+
+def axes(x: Scale, y: Scale, *, x_title: str, y_title: str, x_ticks: int = 5) -> list[str]:
+    """Titles, grid lines at the ticks of ``y``, and about ``x_ticks`` ticks below."""
+    parts = [
+        text(0, 12, y_title, class_="axis-title"),
+        text(x.end, y.start + 36, x_title, class_="axis-title", anchor="end"),
+    ]
+    for value in y.ticks(5):
+        parts += [line(x.start, y(value), x.end, y(value), class_="grid")]
+        parts += [text(x.start - 8, y(value) + 4, f"{value:g}", class_="tick", anchor="end")]
+    parts += [line(x.start, y.start, x.end, y.start, class_="axis")]
+    parts += [text(x(value), y.start + 17, f"{value:g}", class_="tick", anchor="middle") for value in x.ticks(x_ticks)]
+    return parts
 
 
 def figure(parts: Iterable[str], *, width: float, height: float, title: str) -> str:

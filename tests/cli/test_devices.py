@@ -23,17 +23,13 @@ from edgekit.device_tests import enrolment
 from edgekit.device_tests.profiles import load_profile, profile_names
 from edgekit.device_tests.testing import ShellLink
 from tests.device_tests.adb_daemon.device import AdbServer, TestDevice, missing
-from tests.device_tests.remote.ssh_server import MISSING, SshServer, is_installed, start_sshd
+from tests.device_tests.remote.ssh_server import SshServer, serve
 
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
     """One server for all tests here."""
-    if not is_installed():
-        pytest.skip(MISSING)
-    server = start_sshd(tmp_path_factory.mktemp("sshd"))
-    yield server
-    server.stop()
+    yield from serve(tmp_path_factory)
 
 
 @pytest.fixture

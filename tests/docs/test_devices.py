@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from edgekit.device_tests.profiles import profile_names
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+from tests.docs.pages import load_page
 
 
 @pytest.fixture(scope="module")
 def page() -> ModuleType:
     """The script that writes the page."""
-    spec = importlib.util.spec_from_file_location("refresh_devices", DOCS / "refresh_devices.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_page("refresh_devices")
 
 
 def test_page_is_fresh(page: ModuleType) -> None:

@@ -8,17 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.device_tests.remote.cut_proxy import CutProxy
-from tests.device_tests.remote.ssh_server import MISSING, SshServer, check_nothing_left, is_installed, start_sshd
+from tests.device_tests.remote.ssh_server import SshServer, check_nothing_left, serve
 
 
 @pytest.fixture(scope="package")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
     """One server for all tests here."""
-    if not is_installed():
-        pytest.skip(MISSING)
-    server = start_sshd(tmp_path_factory.mktemp("sshd"))
-    yield server
-    server.stop()
+    yield from serve(tmp_path_factory)
 
 
 @pytest.fixture

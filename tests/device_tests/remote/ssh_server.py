@@ -11,8 +11,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from edgekit.core.profile import DeviceProfile
 
@@ -157,3 +160,12 @@ def check_nothing_left(folder: Path) -> None:
     while (left := edgekit_processes(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
+
+
+def serve(factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """What a fixture yields: a server while its tests run; a skip with its reason where there is no sshd."""
+    if not is_installed():
+        pytest.skip(MISSING)
+    server = start_sshd(factory.mktemp("sshd"))
+    yield server
+    server.stop()

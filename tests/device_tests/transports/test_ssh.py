@@ -26,22 +26,16 @@ from tests.device_tests.remote.cut_proxy import CutProxy
 from tests.device_tests.remote.sh_jobs import carrier, make_job
 from tests.device_tests.remote.ssh_server import (
     FAKE,
-    MISSING,
     SshServer,
     check_nothing_left,
     edgekit_processes,
-    is_installed,
-    start_sshd,
+    serve,
 )
 
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
-    if not is_installed():
-        pytest.skip(MISSING)
-    server = start_sshd(tmp_path_factory.mktemp("sshd"))
-    yield server
-    server.stop()
+    yield from serve(tmp_path_factory)
 
 
 @pytest.fixture
